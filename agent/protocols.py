@@ -196,6 +196,9 @@ class Judge(Protocol):
     def votes(self, tree: TreeView) -> Sequence[float]:
         """Return the weighted votes of the distinct answers, largest first."""
 
+    def best_passed(self, tree: TreeView) -> float | None:
+        """Return the largest share of visible checks that one candidate passed; None while none was checked."""
+
 
 class StopPolicy(Protocol):
     """Decides after every round whether another one is worth it."""
@@ -204,6 +207,13 @@ class StopPolicy(Protocol):
 
     def decide(self, features: Features) -> Decision:
         """Return stop or continue, with the reason."""
+
+
+class Checker(Protocol):
+    """Runs a candidate program against tests, in a sandbox."""
+
+    async def check(self, program: str, tests: Sequence[str], *, limits: Limits, on_usage: OnUsage) -> Observation:
+        """Return how many tests passed (`passed` of `total`), and which failed and how (`text`)."""
 
 
 class Approver(Protocol):

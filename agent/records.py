@@ -48,11 +48,10 @@ class SuccessCriterion(Record):
     `visible` checks may guide the search; `hidden` ones only grade the result, and are never shown to a prompt,
     a judge or a policy. Each check is one string, read by `kind`: a Python assert (`tests`), the expected text
     (`exact`), a pattern that must match somewhere (`regex`), a number (`numeric`, within `tolerance`), a JSON
-    schema (`json_schema`), a sentence that the answer must satisfy, judged by the core (`rubric`), or the
-    `module:function` of a trusted predicate (`python`).
+    schema (`json_schema`), or the `module:function` of a trusted predicate over the answer (`python`).
     """
 
-    kind: Literal["tests", "exact", "regex", "numeric", "json_schema", "rubric", "python"]
+    kind: Literal["tests", "exact", "regex", "numeric", "json_schema", "python"]
     visible: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     tolerance: float = Field(default=0.0, ge=0)
@@ -272,6 +271,8 @@ class Expansion(Record):
 
     parent: int
     kind: StepKind = "free"
+    action: Action | None = None
+    """What to do there, when no core needs to be asked (opening the task's page)."""
 
 
 class Node(Record):
@@ -326,9 +327,12 @@ class Features(Record):
     max_samples: int
     votes: tuple[float, ...]
     """Weighted votes of the distinct answers, largest first."""
-    has_tests: bool
+    answer_words: float
+    """Median length of the answers, in words: long texts never agree to the letter."""
+    checks: int
+    """Visible checks that the task has."""
     best_passed: float | None
-    """Largest share of visible checks passed by one candidate; None when there are no checks."""
+    """Largest share of visible checks passed by one candidate; None while none was checked."""
     failed_steps: int
     cpu_spent_s: float
     wall_spent_s: float
@@ -387,6 +391,8 @@ class Result(Record):
     run_id: str
     nodes: int
     ledger: Bill
+    elapsed_s: float = 0.0
+    """Wall seconds from start to end; `ledger.total.wall_s` instead adds up the calls', which overlap."""
     warnings: tuple[str, ...] = ()
 
     @property

@@ -1,1 +1,15 @@
-"""."""
+"""The command line: `ponder ask`, `runs`, `models`, `doctor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with the code of the design: 0, 2, 3, 4, 5 or 130."""
+    # transformers and the hub's client print advice that is of no use here; the user's own setting wins.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from ponder.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))

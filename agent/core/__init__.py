@@ -1,1 +1,1 @@
-"""."""
+"""The reasoning cores: language models that continue prompts. One backend per file."""

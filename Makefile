@@ -1,0 +1,41 @@
+# ponder: everything starts from a bare clone; `make help` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help setup ask test check clean
+
+BIN := .venv/bin
+WRITTEN := pyproject.toml scripts/setup.sh
+
+# The question goes to the shell through the environment, letter by letter: quotes, dollars and all.
+ifdef Q
+override Q := $(value Q)
+endif
+export Q
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: .venv/.setup-done ## make .venv with ponder in it, and what the system lacks (costs nothing the second time)
+
+.venv/.setup-done: $(WRITTEN)
+	@sh scripts/setup.sh
+
+.venv/.setup-dev-done: $(WRITTEN)
+	@sh scripts/setup.sh --dev
+
+ask: setup ## ask a question: make ask Q="What is the 2000th prime number?"
+	@if [ -z "$$Q" ]; then echo 'usage: make ask Q="What is the 2000th prime number?"' >&2; exit 2; fi
+	@$(BIN)/ponder ask -- "$$Q"
+
+test: .venv/.setup-dev-done ## run every test, those with the real small core, sandbox and browser too
+	@$(BIN)/python -m pytest
+
+check: .venv/.setup-dev-done ## lint, type-check, and prove the import direction
+	@$(BIN)/python -m ruff check .
+	@rm -rf build
+	@$(BIN)/python -m pip install --quiet --no-deps --target build/typed .
+	@MYPYPATH=build/typed $(BIN)/python -m mypy --strict -p ponder
+	@$(BIN)/python -m pytest tests/test_layout.py
+
+clean: ## remove what make made here (models that were fetched stay in their cache)
+	rm -rf .venv build dist ponder.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find agent tools sandboxes policies tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

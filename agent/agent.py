@@ -1,0 +1,334 @@
+"""The agent: where all parts meet (the composition root), and the library's front.
+
+    from ponder import Agent, Budget
+    with Agent() as agent:
+        result = agent.run("What is the 2000th prime number?", budget=Budget(cpu_seconds=90))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ponder.background import BackgroundLoop
+from ponder.control import Control
+from ponder.errors import UsageError
+from ponder.graph import open_graph
+from ponder.judges.checks import validate
+from ponder.judges.evidence import EvidenceJudge
+from ponder.ledger import Ledger, Meter, Prices
+from ponder.models import Progress
+from ponder.parts import DEFAULT_CORE, TOOLS, check_core, check_tools, default_home, open_core, open_tools
+from ponder.policies.adaptive import AdaptiveConsistency
+from ponder.policies.features import extract
+from ponder.policies.hosts import HostRules
+from ponder.prompts import CURRENT
+from ponder.protocols import Core, Judge, StopPolicy, Strategy
+from ponder.records import Bill, Budget, Charge, Limits, Result, Task
+from ponder.running import Search, run_search, write_end
+from ponder.sandboxes.groups import group_factory
+from ponder.search.best_of_n import BestOfN
+from ponder.store import Log, Store, open_store
+from ponder.tree import Event, Tree
+from pydantic import ValidationError
+
+OnEvent = Callable[[Event], None]
+
+
+class Agent:
+    """A reasoning core inside a search that knows its own price.
+
+    Parts are opened on first use and kept warm (engine, browser) until `close()`. Runs of one agent take turns.
+
+    Args:
+        core: a registered model's name, the path of a `.gguf` file, or a `Core`.
+        tools: the tools that the core may use, of `python` and `browser`.
+        strategy, judge, policy: how to search, score and stop; defaults: best-of-N, evidence, Adaptive-Consistency.
+        budget: for tasks that bring none of their own.
+        limits: of one tool call.
+        prices: what usage costs.
+        hosts: which pages may be visited; by default public http(s) addresses only.
+        home: folder of the recorded runs; default PONDER_HOME or the user's data folder.
+        progress: hears of a model's download.
+        whole_process: bill this process's CPU from its start, imports included (the command line does).
+
+    Raises:
+        UnknownName: of `core` or of a tool.
+        ModelError: `core` is a file that is no model.
+    """
+
+    def __init__(
+        self,
+        core: str | Core = DEFAULT_CORE,
+        *,
+        tools: Sequence[str] = TOOLS,
+        strategy: Strategy | None = None,
+        judge: Judge | None = None,
+        policy: StopPolicy | None = None,
+        budget: Budget | None = None,
+        limits: Limits | None = None,
+        prices: Prices | None = None,
+        hosts: HostRules | None = None,
+        home: Path | str | None = None,
+        progress: Progress | None = None,
+        whole_process: bool = False,
+    ) -> None:
+        self._budget = budget or Budget()
+        self._background = BackgroundLoop("ponder")
+        plan = _Plan(
+            core=check_core(core) if isinstance(core, str) else core,
+            tools=check_tools(tools),
+            strategy=strategy or BestOfN(),
+            judge=judge or EvidenceJudge(),
+            policy=policy or AdaptiveConsistency(),
+            limits=limits or Limits(),
+            prices=prices or Prices(),
+            hosts=hosts or HostRules(),
+            home=Path(home) if home else default_home(),
+            progress=progress,
+            whole_process=whole_process,
+        )
+        self._works = _Works(plan)
+        # Engine and browser must not outlive a program that forgot close().
+        self._finalizer = weakref.finalize(self, _shut, self._background, self._works)
+
+    def run(self, task: str | Task, *, budget: Budget | None = None, on_event: OnEvent | None = None) -> Result:
+        """Search until the policy stops, and return the best answer with its bill.
+
+        Ctrl-C (KeyboardInterrupt) ends the search and returns the best answer so far with reason `interrupted`.
+
+        Args:
+            on_event: called on a background thread with every event as it is recorded.
+
+        Raises:
+            UsageError: the task is wrong.
+            MachineError: something that the search needs is missing (sandbox, weights).
+        """
+        return self._wait(self._submit(task, budget, on_event))
+
+    async def arun(self, task: str | Task, *, budget: Budget | None = None, on_event: OnEvent | None = None) -> Result:
+        """Like `run`, for async code; cancelling it ends the search as `interrupted`."""
+        future = asyncio.wrap_future(self._submit(task, budget, on_event))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self.interrupt()
+            raise
+
+    async def stream(self, task: str | Task, *, budget: Budget | None = None) -> AsyncIterator[Event | Result]:
+        """Yield every event as it is recorded, and the `Result` last."""
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def hear(event: Event | None) -> None:
+            loop.call_soon_threadsafe(heard.put_nowait, event)
+
+        future = self._submit(task, budget, hear)
+        future.add_done_callback(lambda _: hear(None))
+        try:
+            while (event := await heard.get()) is not None:
+                yield event
+            yield future.result()
+        finally:
+            if not future.done():
+                self.interrupt()
+
+    def resume(self, run_id: str, *, budget: Budget | None = None, on_event: OnEvent | None = None) -> Result:
+        """Go on with a run that was cut off, from its last event; finished tool calls are not run again.
+
+        Raises:
+            RunNotFound: no such run.
+            UsageError: the run has ended.
+        """
+        return self._wait(self._background.submit(self._works.resume(run_id, budget or self._budget, on_event)))
+
+    def interrupt(self) -> None:
+        """End the current run soon; it returns its best answer so far with reason `interrupted`."""
+        self._background.call(self._works.interrupt)
+
+    def bill(self) -> Bill | None:
+        """Return the bill of the current run so far, work in flight included; None while none has begun."""
+        return self._works.bill()
+
+    def close(self) -> None:
+        """Stop the engine and the browser, and wait for them. Safe to call twice."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, task: str | Task, budget: Budget | None, on_event: OnEvent | None) -> Future[Result]:
+        whole = _as_task(task)
+        budget = budget or whole.budget or self._budget
+        return self._background.submit(self._works.run(whole, budget, on_event))
+
+    def _wait(self, future: Future[Result]) -> Result:
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            if not self._works.searching:
+                future.cancel()
+                raise
+            self.interrupt()
+            return future.result()  # a second Ctrl-C gets through
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an agent was told to be; see `Agent`."""
+
+    core: str | Core
+    tools: tuple[str, ...]
+    strategy: Strategy
+    judge: Judge
+    policy: StopPolicy
+    limits: Limits
+    prices: Prices
+    hosts: HostRules
+    home: Path
+    progress: Progress | None
+    whole_process: bool
+
+
+@dataclass(frozen=True)
+class _Open:
+    """The parts that are open, until `stack` is closed."""
+
+    search: Search
+    store: Store
+    meters: tuple[Meter, ...]
+    stack: AsyncExitStack
+
+
+class _Works:
+    """What lives on the background loop: the open parts, and the run that has its turn."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+        self._turn = asyncio.Lock()
+        self._opened: _Open | None = None
+        self._control: Control | None = None
+        self._ledger: Ledger | None = None
+
+    @property
+    def searching(self) -> bool:
+        """Whether a run has begun that can be interrupted."""
+        return self._control is not None
+
+    async def run(self, task: Task, budget: Budget, on_event: OnEvent | None) -> Result:
+        async with self._turn:
+            opened, ledger = await self._open()
+            run_id = f"{time.strftime('%y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+            opened.store.create(run_id, task.prompt)
+            log, tree = Log(opened.store, run_id), Tree(task)
+            _hear(log, tree, on_event)
+            data = {"task": task.model_dump(mode="json"), "budget": budget.model_dump(mode="json")}
+            log.write(Event(kind="started", data=data | {"manifest": self._manifest(opened.search)}))
+            return await self._finish(opened.search, tree, log, ledger, budget)
+
+    async def resume(self, prefix: str, budget: Budget, on_event: OnEvent | None) -> Result:
+        async with self._turn:
+            opened, ledger = await self._open()
+            run_id = opened.store.find(prefix)
+            events = opened.store.events(run_id)
+            if events[-1].kind == "ended":
+                raise UsageError(f"run {run_id} has ended", fix=f"see `ponder runs show {run_id}`")
+            tree, log = Tree.from_events(events), Log(opened.store, run_id, seq=len(events))
+            for event in events:
+                if event.kind == "charged":
+                    ledger.add(Charge.model_validate(event.data))
+            _hear(log, tree, on_event)
+            return await self._finish(opened.search, tree, log, ledger, budget)
+
+    def interrupt(self) -> None:
+        if self._control is not None:
+            self._control.stop("interrupted", "interrupted by the user")
+
+    def bill(self) -> Bill | None:
+        return self._ledger.bill() if self._ledger is not None and self._opened is not None else None
+
+    async def _finish(self, search: Search, tree: Tree, log: Log, ledger: Ledger, budget: Budget) -> Result:
+        self._control, self._ledger = Control(), ledger
+        try:
+            result = await run_search(search, tree, log, ledger, budget, self._control)
+            write_end(log, result)
+            return result
+        finally:
+            self._control = None
+
+    def _manifest(self, search: Search) -> dict[str, str | int | float | bool]:
+        names = {"strategy": search.strategy.name, "policy": search.policy.name, "tools": ",".join(search.tools)}
+        return {**search.core.manifest(), **names, "prompts": CURRENT}
+
+    async def _open(self) -> tuple[_Open, Ledger]:
+        """Return the open parts and a bill whose meters started before the parts did."""
+        if self._opened is not None:
+            return self._opened, Ledger(self._opened.meters, self._plan.prices)
+        plan = self._plan
+        async with AsyncExitStack() as stack:
+            store = open_store(plan.home / "runs.sqlite")
+            stack.callback(store.close)
+            groups = group_factory()
+            box = await open_tools(plan.tools, groups, plan.hosts)
+            stack.push_async_callback(box.close)
+            core = await open_core(plan.core, groups, plan.progress) if isinstance(plan.core, str) else plan.core
+            stack.push_async_callback(core.close)
+            meters = (Meter("core", core.read), *(Meter(name, tool.read) for name, tool in box.tools.items()))
+            ledger = Ledger(meters, plan.prices, whole_process=plan.whole_process)
+            await core.start()
+            graph = await stack.enter_async_context(open_graph(plan.home / "checkpoints.sqlite"))
+            search = Search(
+                core=core,
+                tools=box.tools,
+                checker=box.checker,
+                strategy=plan.strategy,
+                judge=plan.judge,
+                policy=plan.policy,
+                features=extract,
+                limits=plan.limits,
+                graph=graph,
+                warnings=tuple(box.warnings),
+            )
+            self._opened = _Open(search=search, store=store, meters=meters, stack=stack.pop_all())
+        return self._opened, ledger
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            await opened.stack.aclose()
+
+
+def _hear(log: Log, tree: Tree, on_event: OnEvent | None) -> None:
+    log.listen(tree.apply)
+    if on_event is not None:
+        log.listen(on_event)
+
+
+def _shut(background: BackgroundLoop, works: _Works) -> None:
+    if background.running:
+        background.submit(works.close()).result(timeout=30)
+        background.close()
+
+
+def _as_task(task: str | Task) -> Task:
+    try:
+        whole = task if isinstance(task, Task) else Task(prompt=task)
+    except ValidationError as error:
+        raise UsageError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
+    if whole.success is not None:
+        validate(whole.success)
+    return whole

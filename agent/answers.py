@@ -1,0 +1,51 @@
+"""When two answers are the same answer, and how an answer is shown."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+_SIGNIFICANT = 12
+
+
+def number(text: str) -> Decimal | None:
+    """Return the number that the text is (currency, percent and thousands signs aside), or None.
+
+    Floats are rounded to 12 significant digits, so that 434.00000000000006 and 434 are one answer; whole
+    numbers are kept exactly, however long.
+    """
+    bare = text.strip().rstrip(".").removeprefix("$").removeprefix("€").removesuffix("%").strip()
+    if not _NUMBER.fullmatch(bare):
+        return None
+    try:
+        value = Decimal(bare.replace(",", ""))
+    except InvalidOperation:  # pragma: no cover - the pattern admits only what Decimal reads
+        return None
+    if value == value.to_integral_value():
+        return value
+    return Decimal(f"{value:.{_SIGNIFICANT}g}")
+
+
+def plain(value: Decimal) -> str:
+    """Write a number without exponent and without trailing zeros."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def normalise(answer: str) -> str:
+    """Return the form in which answers are compared: numbers by value, words without case and punctuation."""
+    value = number(answer)
+    if value is not None:
+        return plain(value)
+    words = re.sub(r"[\s_]+", " ", answer.strip().strip("\"'`*").lower())
+    words = re.sub(r"^(the|a|an) ", "", words)
+    return words.rstrip(".!,; ")
+
+
+def shown(answer: str) -> str:
+    """Return the answer as a person wants to see it: a float that is a whole number loses its `.0`."""
+    value = number(answer)
+    if value is not None and "%" not in answer and "." in answer and "," not in answer:
+        return plain(value)
+    return answer.strip()

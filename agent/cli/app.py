@@ -1,0 +1,74 @@
+"""The commands put together, and every error turned into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+from ponder.cli.ask import EPILOG, ask
+from ponder.cli.doctor import doctor
+from ponder.cli.models import models
+from ponder.cli.runs import runs
+from ponder.errors import PonderError
+
+EXIT_USAGE, EXIT_MACHINE, EXIT_INTERRUPTED = 2, 5, 130
+
+app = typer.Typer(
+    name="ponder",
+    help="A small reasoning core that searches with real tools and stops when another step is not worth its cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=EPILOG)(ask)
+app.command()(doctor)
+app.add_typer(models, name="models")
+app.add_typer(runs, name="runs")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ponder import __version__
+
+        typer.echo(f"ponder {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """A small reasoning core that searches with real tools and stops when another step is not worth its cost."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code. No error leaves as a traceback."""
+    try:
+        code = app(list(arguments), standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        _complain(error.format_message())
+        return error.exit_code
+    except PonderError as error:
+        _complain(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        _complain(str(error))
+        return EXIT_MACHINE
+
+
+def _complain(message: str) -> None:
+    print(f"ponder: {' '.join(message.split())}", file=sys.stderr)

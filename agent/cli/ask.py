@@ -1,0 +1,131 @@
+"""`ponder ask`: one question, one search, one answer with its bill."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from ponder.cli.output import exit_code, note, print_json, print_result
+from ponder.errors import UsageError
+from ponder.policies.hosts import HostRules
+from ponder.records import Budget, Result, SuccessCriterion, Task
+from pydantic import ValidationError
+
+EPILOG = """Examples:
+
+  ponder ask "What is the 2000th prime number?"
+
+  ponder ask "Write add(a, b)" --tests test_add.py --budget-cpu 60
+
+  ponder ask "Which year is named on the page?" --url http://127.0.0.1:8000/ --allow-private
+
+  ponder ask "How many days from 1999-12-31 to 2026-11-22?" --json | python -m json.tool
+"""
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know. `-` reads it from standard input.")],
+    core: Annotated[str | None, typer.Option(help="A model's name (`ponder models list`) or a .gguf file.")] = None,
+    budget_cpu: Annotated[float | None, typer.Option(help="Stop after this many CPU seconds.")] = None,
+    budget_wall: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(help="Stop after this many computed tokens.")] = None,
+    strategy: Annotated[str, typer.Option(help="How to search: best-of-n.")] = "best-of-n",
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 8,
+    tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
+    url: Annotated[list[str] | None, typer.Option(help="A page to answer from; may be repeated.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Permit pages on private and loopback addresses.")
+    ] = False,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Permit this HOST[:PORT]; may be repeated.")] = None,
+    tests: Annotated[Path | None, typer.Option(help="A Python file of asserts that the answer must pass.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> int:
+    """Search for the answer to a question, and stop when another step is not worth its cost.
+
+    Exit codes: 0 answered; 2 bad input; 3 stopped by a budget; 4 no answer; 5 something on this machine is missing
+    or broke; 130 interrupted. Ctrl-C gives the best answer so far.
+    """
+    task = _task(question, url or [], tests)
+    budget = _budget(budget_cpu, budget_wall, budget_tokens)
+    from ponder.agent import Agent
+    from ponder.cli.view import watching
+    from ponder.models import showing
+    from ponder.parts import DEFAULT_CORE, make_strategy
+
+    hosts = HostRules(allow_private=allow_private, permitted=frozenset(allow_host or []))
+    _check_urls(task, hosts)
+    with showing() as progress:
+        agent = Agent(
+            core or DEFAULT_CORE,
+            tools=[name.strip() for name in tools.split(",") if name.strip()],
+            strategy=make_strategy(strategy, samples),
+            hosts=hosts,
+            progress=progress,
+            whole_process=True,
+        )
+        with agent, watching(agent, quiet=quiet) as hear:
+            result = agent.run(task, budget=budget, on_event=hear)
+    return _finish(result, as_json=as_json)
+
+
+def _task(question: str, urls: list[str], tests: Path | None) -> Task:
+    prompt = sys.stdin.read() if question == "-" else question
+    success = SuccessCriterion(kind="tests", visible=_read_tests(tests)) if tests else None
+    try:
+        return Task(prompt=prompt, urls=tuple(urls), success=success)
+    except ValidationError as error:
+        raise UsageError(_words(error)) from error
+
+
+def _budget(cpu: float | None, wall: float | None, tokens: int | None) -> Budget:
+    try:
+        return Budget(cpu_seconds=cpu, wall_seconds=wall, tokens=tokens)
+    except ValidationError as error:
+        why = f"a budget must be greater than zero ({_words(error)})"
+        raise UsageError(why, fix="leave it out for none") from error
+
+
+def _words(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return message if not where or "empty" in message else f"{where}: {message}"
+
+
+def _read_tests(path: Path) -> tuple[str, ...]:
+    """Return the file's checks: each top-level assert is one, with what stands before it that is no assert."""
+    try:
+        source = path.read_text("utf-8")
+        tree = ast.parse(source, str(path))
+    except OSError as error:
+        raise UsageError(f"cannot read the tests file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the tests file {path} is not text") from error
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"the tests file {path} is not Python: {error}") from error
+    if not tree.body:
+        raise UsageError(f"the tests file {path} is empty")
+    if not all(isinstance(statement, ast.Assert) for statement in tree.body):
+        return (source,)
+    return tuple(ast.get_source_segment(source, statement) or "" for statement in tree.body)
+
+
+def _check_urls(task: Task, hosts: HostRules) -> None:
+    for url in task.urls:
+        verdict = hosts.check_url(url)
+        if not verdict.allowed:
+            raise UsageError(f"cannot open {url}: {verdict.why}", fix="see --allow-private and --allow-host")
+
+
+def _finish(result: Result, *, as_json: bool) -> int:
+    for warning in result.warnings:
+        note(warning)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        print_result(result)
+    return exit_code(result)

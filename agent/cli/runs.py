@@ -1,0 +1,148 @@
+"""`ponder runs`: look at recorded runs, and go on with one that was cut off."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from ponder.cli.output import bill_table, exit_code, note, print_json, print_result
+from ponder.records import Bill, Node
+from ponder.store import Store, open_store
+from ponder.tree import Event, Tree
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree as Drawing
+
+runs = typer.Typer(help="Recorded runs: list, show, resume.", no_args_is_help=True)
+_JSON = typer.Option("--json", help="Print exactly one JSON object on standard output.")
+
+
+def _store() -> Store:
+    from ponder.parts import default_home
+
+    return open_store(default_home() / "runs.sqlite")
+
+
+@runs.command("list")
+def list_runs(
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many, newest first.")] = 20,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """List the newest runs."""
+    found = _store().runs(limit)
+    if as_json:
+        print_json({"runs": [run.model_dump(mode="json") for run in found]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("run", "when", "stopped", "conf.", "steps", "CPU s", "answer", "question"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for run in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
+        confidence = "" if run.confidence is None else f"{run.confidence:.2f}"
+        cpu = "" if run.cpu_s is None else f"{run.cpu_s:.1f}"
+        answer, prompt = (escape(" ".join((text or "").split())) for text in (run.answer, run.prompt))
+        table.add_row(run.id, when, run.stop_reason or "cut off", confidence, str(run.nodes), cpu, answer[:30], prompt)
+    Console().print(table)
+
+
+@runs.command()
+def show(
+    run_id: Annotated[str, typer.Argument(help="A run's id, or how it begins.")],
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show one run: its tree, the decisions, the bill."""
+    store = _store()
+    run = store.find(run_id)
+    events = store.events(run)
+    tree = Tree.from_events(events)
+    ended = next((event.data for event in reversed(events) if event.kind == "ended"), None)
+    if as_json:
+        print_json(_as_json(run, tree, events, ended))
+        return
+    console = Console(highlight=False)
+    drawing = Drawing(f"[bold]{escape(tree.task.prompt)}[/bold]  ({run})")
+    _grow(drawing, tree, 0)
+    console.print(drawing)
+    for event in events:
+        if event.kind == "decided":
+            decision = event.data["decision"]
+            console.print(f"[dim]{decision['reason'] or 'go on'}: {escape(decision['why'])}[/dim]")
+    if ended is None:
+        note(f"the run was cut off; `ponder runs resume {run}` goes on with it")
+        return
+    console.print(f"[bold]{escape(str(ended['answer']))}[/bold]  {ended['stop_reason']}, {ended['confidence']:.2f}")
+    console.print(bill_table(Bill.model_validate(ended["ledger"])))
+
+
+@runs.command()
+def resume(
+    run_id: Annotated[str, typer.Argument(help="A run's id, or how it begins.")],
+    as_json: Annotated[bool, _JSON] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> int:
+    """Go on with a run that was cut off; what it had finished is not done again."""
+    from ponder.agent import Agent
+    from ponder.cli.view import watching
+    from ponder.models import showing
+    from ponder.policies.hosts import HostRules
+    from ponder.records import Budget
+
+    store = _store()
+    run = store.find(run_id)
+    started = store.events(run)[0].data
+    tools = [name for name in str(started["manifest"].get("tools", "")).split(",") if name]
+    # The run's own pages were permitted when it began.
+    permitted = frozenset(_origin(url) for url in started["task"].get("urls", ()))
+    with showing() as progress:
+        agent = Agent(
+            started["manifest"].get("model", started["manifest"].get("core")),
+            tools=tools,
+            hosts=HostRules(permitted=permitted),
+            progress=progress,
+            whole_process=True,
+        )
+        with agent, watching(agent, quiet=quiet) as hear:
+            result = agent.resume(run, budget=Budget.model_validate(started["budget"]), on_event=hear)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        print_result(result)
+    return exit_code(result)
+
+
+def _origin(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def _as_json(run: str, tree: Tree, events: list[Event], ended: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "run_id": run,
+        "manifest": events[0].data["manifest"],
+        "task": tree.task.model_dump(mode="json"),
+        "nodes": [node.model_dump(mode="json") for node in tree.nodes.values() if node.id],
+        "decisions": [event.data for event in events if event.kind == "decided"],
+        "charges": [event.data for event in events if event.kind == "charged"],
+        "result": ended,
+    }
+
+
+def _grow(drawing: Drawing, tree: Tree, at: int) -> None:
+    for node in tree.children(at):
+        twig = drawing.add(_line(node))
+        _grow(twig, tree, node.id)
+
+
+def _line(node: Node) -> str:
+    score = f"  [dim]{node.verdict.score:.2f}[/dim]" if node.verdict else ""
+    kind = node.action.type if node.action else node.kind
+    lines = [f"[bold]{node.id}[/bold] {kind} {node.status}{score}"]
+    if node.text:
+        lines.append(escape(node.text.strip()))
+    if node.observation is not None:
+        lines.append(f"[cyan]{escape(node.observation.text.strip()[:1500])}[/cyan]")
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""Samples on their way: submitted by `think`, harvested in the order in which they were asked for.
+
+Generation is not bound to LangGraph's supersteps: what is not harvested yet stays in flight in the core while tools run
+and the policy thinks, and is cancelled when the decision falls. Harvesting in the order of asking (never of finishing)
+keeps short answers from winning by speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from ponder.prompting import StepRequest
+from ponder.protocols import Core
+from ponder.records import Completion, Record
+
+
+class Harvest(Record):
+    """One finished sample: the node it is for, what was asked, and what came."""
+
+    node: int
+    request: StepRequest
+    completion: Completion
+
+
+class Flight:
+    """The samples in flight of one run.
+
+    Args:
+        core: where they run.
+        on_done: called with (node, completion) once for every sample, the moment it ends, cancelled ones included.
+    """
+
+    def __init__(self, core: Core, on_done: Callable[[int, Completion], None]) -> None:
+        self._core, self._on_done = core, on_done
+        self._waiting: dict[int, tuple[StepRequest, asyncio.Future[Completion]]] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def __contains__(self, node: int) -> bool:
+        return node in self._waiting
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, wanted: Sequence[tuple[int, StepRequest]]) -> None:
+        """Start sampling for these nodes; those with the same request share one call and one prefill."""
+        loop = asyncio.get_running_loop()
+        groups: dict[StepRequest, list[int]] = {}
+        for node, request in wanted:
+            groups.setdefault(request, []).append(node)
+            self._waiting[node] = (request, loop.create_future())
+        for request, nodes in groups.items():
+            call = asyncio.create_task(self._call(request, nodes))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def _call(self, request: StepRequest, nodes: Sequence[int]) -> None:
+        futures = [self._waiting[node][1] for node in nodes]
+
+        def done(_prompt: int, sample: int, completion: Completion) -> None:
+            self._on_done(nodes[sample], completion)
+            if not futures[sample].done():
+                futures[sample].set_result(completion)
+
+        try:
+            await self._core.sample([request.prompt], len(nodes), request.params, done)
+        except Exception as error:  # CoreError: whoever harvests these nodes must hear of it
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+
+    async def harvest(self) -> list[Harvest]:
+        """Wait for the sample that was asked for first; return it with the finished ones that follow it.
+
+        Raises:
+            CoreError: the core broke; the samples that it lost are no longer in flight.
+        """
+        if not self._waiting:
+            return []
+        oldest = min(self._waiting)
+        await asyncio.wait({self._waiting[oldest][1]})
+        ready: list[Harvest] = []
+        for node in sorted(self._waiting):
+            request, future = self._waiting[node]
+            if not future.done() or (ready and future.exception() is not None):
+                break
+            del self._waiting[node]
+            ready.append(Harvest(node=node, request=request, completion=future.result()))
+        return ready
+
+    async def cancel(self) -> list[int]:
+        """Stop everything in flight; return the nodes that were waiting."""
+        nodes = sorted(self._waiting)
+        calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        for _, future in self._waiting.values():
+            future.cancel()
+        self._waiting.clear()
+        return nodes

@@ -1,0 +1,1 @@
+"""Judges: they turn evidence (tests, execution, agreement) into scores, and name the best answer."""

@@ -1,0 +1,45 @@
+"""stop: ask the policy whether another round is worth it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ponder.nodes import Deps, State
+from ponder.records import Decision, Features, Record
+
+
+class Decided(Record):
+    """The payload of a `decided` event: the decision, and the exact features it was made on."""
+
+    decision: Decision
+    features: Features
+
+
+async def stop(state: State, deps: Deps) -> dict[str, Any]:
+    """Record the policy's decision. A run that was told to end, or has nothing left to try, stops whatever it says."""
+    features = deps.features(
+        deps.tree,
+        votes=deps.judge.votes(deps.tree),
+        best_passed=deps.judge.best_passed(deps.tree),
+        max_samples=deps.strategy.max_samples,
+        cpu_spent_s=deps.ledger.cpu_s(),
+        wall_spent_s=deps.ledger.wall_s,
+        tokens_spent=deps.ledger.tokens,
+    )
+    decision = _decide(state, deps, features)
+    deps.write("decided", None, Decided(decision=decision, features=features))
+    return {"stopped": decision.stop, "round": state["round"] + 1}
+
+
+def _decide(state: State, deps: Deps, features: Features) -> Decision:
+    best = deps.judge.best(deps.tree)
+    confidence = best.confidence if best else 0.0
+    if deps.control.reason is not None:
+        return Decision(stop=True, reason=deps.control.reason, confidence=confidence, why=deps.control.why)
+    decision = deps.policy.decide(features)
+    if decision.stop or state["pending"] or deps.strategy.ask(deps.tree):
+        return decision
+    if best is None:
+        return Decision(stop=True, reason="hopeless", why="every branch ended without an answer")
+    why = f"all {features.samples} samples are taken; {decision.why}"
+    return Decision(stop=True, reason="exhausted", confidence=confidence, why=why)

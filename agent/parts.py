@@ -1,0 +1,111 @@
+"""Opening the parts of an agent by name: the core, the sandbox, the tools. Used by the composition root only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ponder.core.engine import EngineSettings
+from ponder.errors import UnknownName
+from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
+from ponder.policies.hosts import HostRules
+from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Strategy, Tool
+from ponder.search.best_of_n import BestOfN
+
+DEFAULT_CORE = "qwen2.5-coder-1.5b"
+TOOLS = ("python", "browser")
+
+
+def default_home() -> Path:
+    """Return where runs are kept: PONDER_HOME, or the user's data folder."""
+    if named := os.environ.get("PONDER_HOME"):
+        return Path(named).expanduser()
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("ponder"))
+
+
+def check_tools(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the tool names without repeats. Raises UnknownName."""
+    for name in names:
+        if name not in TOOLS:
+            raise UnknownName("tool", name, list(TOOLS))
+    return tuple(dict.fromkeys(names))
+
+
+def check_core(name: str) -> str:
+    """Return the name if a core of that name can be opened. Raises UnknownName, ModelError."""
+    try:
+        resolve(name)
+    except UnknownName:
+        raise UnknownName("core", name, [*load_registry(), "PATH.gguf"]) from None
+    return name
+
+
+def make_strategy(name: str, samples: int) -> Strategy:
+    """Return the strategy of that name, taking so many samples at most. Raises UnknownName."""
+    known = {BestOfN.name: BestOfN}
+    if name not in known:
+        raise UnknownName("strategy", name, list(known))
+    return known[name](samples)
+
+
+async def open_core(name: str, groups: GroupFactory, progress: Progress | None) -> Core:
+    """Return the core of that name, not started; its weights are fetched first when they are not here.
+
+    Raises:
+        UnknownName: no model of that name and no such file.
+        ModelError: the weights are corrupt or cannot be fetched.
+    """
+    from ponder.core.llama_cpp import LlamaCppCore
+
+    pulling = Stoppable(progress)
+    try:
+        path = await asyncio.to_thread(ensure, name, progress=pulling)
+        sha256 = await asyncio.to_thread(digest, name)
+    finally:
+        pulling.stop()  # a thread cannot be cancelled: it hears of it at the next piece, and keeps what it has
+    model = resolve(name)
+    identity = {"model": name, "sha256": sha256}
+    if isinstance(model, Model):
+        identity["license"] = model.license
+    return LlamaCppCore(EngineSettings(model=path), groups, identity)
+
+
+@dataclass
+class Toolbox:
+    """The tools that are open, and what they stand on."""
+
+    tools: dict[str, Tool] = field(default_factory=dict)
+    checker: Checker | None = None
+    sandbox: Sandbox | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    async def close(self) -> None:
+        """Close all of it. Safe to call twice."""
+        for tool in self.tools.values():
+            await tool.close()
+        if self.sandbox is not None:
+            await self.sandbox.close()
+
+
+async def open_tools(names: Sequence[str], groups: GroupFactory, hosts: HostRules) -> Toolbox:
+    """Open the tools. Raises NoSandbox when `python` is wanted and no sandbox works here."""
+    box = Toolbox()
+    if "python" in names:
+        from ponder.sandboxes import open_sandbox
+        from ponder.tools.python import PythonTool
+
+        box.sandbox = await open_sandbox()
+        python = PythonTool(box.sandbox)
+        box.tools["python"] = box.checker = python
+        missing = box.sandbox.layers().missing
+        box.warnings += [f"sandbox {box.sandbox.name} works without {layer}: {why}" for layer, why in missing.items()]
+    if "browser" in names:
+        from ponder.tools.browser import BrowserTool
+
+        box.tools["browser"] = BrowserTool(groups, rules=hosts)
+    return box

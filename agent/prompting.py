@@ -1,0 +1,136 @@
+"""From a place in the tree to what the core is asked, and back from its words to an action.
+
+A step's kind is set by the beginning of the core's own turn (the prefill), not by other instructions: all steps from
+one node share the whole prompt before it, so that the engine computes it once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ponder.actions import one_of, page_grammar, parse
+from ponder.prompts import PromptSet, load_prompts
+from ponder.protocols import TreeView
+from ponder.records import (
+    Action,
+    Answer,
+    Browse,
+    Message,
+    Node,
+    Prompt,
+    Record,
+    RunCode,
+    SamplingParams,
+    StepKind,
+    Task,
+)
+
+_REF = re.compile(r"\[ref=(\w+)\]")
+_MORE = re.compile(r'"more"|read more', re.IGNORECASE)
+
+
+class StepRequest(Record):
+    """What to sample for one step."""
+
+    prompt: Prompt
+    params: SamplingParams
+
+
+class Prompting:
+    """Builds prompts for the tools that are allowed.
+
+    Args:
+        tools: names of the allowed tools (`python`, `browser`).
+        max_tokens: bound of one step.
+    """
+
+    def __init__(self, tools: Sequence[str], *, prompts: PromptSet | None = None, max_tokens: int = 512) -> None:
+        self.prompts = prompts or load_prompts()
+        self._tools = frozenset(tools)
+        self._max_tokens = max_tokens
+
+    def kinds(self, tree: TreeView) -> list[StepKind]:
+        """Return the kinds of step that the core may choose from, the likeliest first."""
+        if has_tests(tree.task):
+            return ["code"]
+        if "python" not in self._tools:
+            return ["answer"]
+        return ["code", "answer"]
+
+    def choose(self, tree: TreeView, parent: int, kinds: Sequence[StepKind]) -> StepRequest:
+        """Return the request whose one-token answer picks among `kinds`. Read it with `chosen`."""
+        grammar = one_of([self.prompts.ways[kind] for kind in kinds])
+        prompt = Prompt(messages=self._messages(tree, parent), prefill=self.prompts.choose)
+        return StepRequest(prompt=prompt, params=SamplingParams(temperature=0.0, max_tokens=4, grammar=grammar))
+
+    def chosen(self, text: str, kinds: Sequence[StepKind]) -> StepKind:
+        """Return the kind that the core picked; the first one when its words name none."""
+        for kind in kinds:
+            if text.strip().startswith(self.prompts.ways[kind].strip()):
+                return kind
+        return kinds[0]
+
+    def step(self, tree: TreeView, parent: int, kind: StepKind) -> StepRequest:
+        """Return the request for a new step of this kind below `parent`."""
+        messages = self._messages(tree, parent)
+        params = SamplingParams(max_tokens=self._max_tokens)
+        if kind == "code":
+            params = params.model_copy(update={"stop": ("\n```",)})
+            return StepRequest(prompt=Prompt(messages=messages, prefill=self.prompts.code_prefill), params=params)
+        line = tree.path(parent)
+        if kind == "browse" and line and line[-1].observation is not None:
+            page = line[-1].observation.text
+            grammar = page_grammar(list(dict.fromkeys(_REF.findall(page))), more=bool(_MORE.search(page)))
+            params = params.model_copy(update={"grammar": grammar, "stop": ("\n",)})
+            return StepRequest(prompt=Prompt(messages=messages), params=params)
+        if line:  # after an observation the answer is one line; only a task without one may want a whole text
+            params = params.model_copy(update={"stop": ("\n",)})
+        return StepRequest(prompt=Prompt(messages=messages, prefill=self.prompts.answer_prefill), params=params)
+
+    def read(self, tree: TreeView, request: StepRequest, text: str) -> Action:
+        """Return the action that the core's words are."""
+        return parse(request.prompt.prefill + text, code_is_answer=has_tests(tree.task))
+
+    def _messages(self, tree: TreeView, parent: int) -> tuple[Message, ...]:
+        system = self.prompts.system_tests if has_tests(tree.task) else self.prompts.system
+        messages = [Message(role="system", content=system), Message(role="user", content=_question(tree.task))]
+        for node in tree.path(parent):
+            messages += self._turns(tree.task, node)
+        return tuple(messages)
+
+    def _turns(self, task: Task, node: Node) -> list[Message]:
+        said = Message(role="assistant", content=_said(task, node))
+        seen = node.observation
+        if seen is None:
+            return [said, Message(role="user", content=self.prompts.no_answer)]
+        if isinstance(node.action, Browse):
+            text = self.prompts.after_page.format(text=seen.text, task=task.prompt)
+        elif seen.ok and isinstance(node.action, RunCode):
+            text = self.prompts.after_output.format(text=seen.text)
+        else:
+            text = self.prompts.after_error.format(text=seen.text)
+        return [said, Message(role="user", content=text)]
+
+
+def has_tests(task: Task) -> bool:
+    """Return whether the task's answer is a program that visible tests check."""
+    return task.success is not None and task.success.kind == "tests"
+
+
+def _question(task: Task) -> str:
+    parts = [*task.context, task.prompt]
+    if has_tests(task) and task.success is not None and task.success.visible:
+        parts.append("It must pass:\n" + "\n".join(task.success.visible))
+    return "\n\n".join(parts)
+
+
+def _said(task: Task, node: Node) -> str:
+    match node.action:
+        case RunCode(code=code):
+            return f"```python\n{code}\n```"
+        case Browse(op=op, url=url, ref=ref, text=text):
+            return " ".join(["BROWSE", op, *(part for part in (url, ref, text) if part)])
+    if isinstance(node.action, Answer) and has_tests(task):
+        return f"```python\n{node.action.text}\n```"
+    return node.text or "(nothing)"

@@ -1,0 +1,117 @@
+"""One run: the parts put together for one task, the search, and the result, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ponder.control import BudgetWatch, Control
+from ponder.errors import PonderError
+from ponder.flight import Flight
+from ponder.graph import Compiled, run_graph
+from ponder.ledger import Ledger
+from ponder.nodes import Deps, State
+from ponder.nodes.branch import branch
+from ponder.nodes.stop import Decided
+from ponder.prompting import Prompting
+from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
+from ponder.records import Budget, Completion, Features, Limits, Result
+from ponder.store import Log
+from ponder.tree import Event, Tree
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to search: what every run of an agent has in common."""
+
+    core: Core
+    tools: Mapping[str, Tool]
+    checker: Checker | None
+    strategy: Strategy
+    judge: Judge
+    policy: StopPolicy
+    features: Callable[..., Features]
+    limits: Limits
+    graph: Compiled
+    warnings: tuple[str, ...] = ()
+
+
+async def run_search(
+    search: Search, tree: Tree, log: Log, ledger: Ledger, budget: Budget, control: Control
+) -> Result:
+    """Search until the policy stops or the control says so; always return what was found.
+
+    The tree may hold a part of a run already (a resumed one): what was asked and not finished goes on first.
+    """
+    deps = _deps(search, tree, log, ledger, control)
+    pending = [n.id for n in tree.nodes.values() if n.status in ("asked", "thought", "observed")]
+    state = State(run_id=log.run_id, round=tree.rounds, pending=pending, ready=[], stopped=False)
+    decided: list[Decided] = []
+    log.listen(lambda event: decided.append(Decided.model_validate(event.data)) if event.kind == "decided" else None)
+    problem: str | None = None
+    async with BudgetWatch(budget, ledger, control).watching():
+        try:
+            if not pending:
+                state["pending"] = (await branch(state, deps))["pending"]
+            await run_graph(search.graph, state, deps)
+        except PonderError as error:
+            problem = str(error)
+        finally:
+            for node in await deps.flight.cancel():
+                deps.write("cancelled", node)
+    return _result(search, deps, decided[-1] if decided else None, problem)
+
+
+def _deps(search: Search, tree: Tree, log: Log, ledger: Ledger, control: Control) -> Deps:
+    deps: Deps
+
+    def charge_core(node: int, completion: Completion) -> None:
+        deps.charge("core", node, completion.usage)
+
+    checker = search.checker if tree.task.success is not None and tree.task.success.kind == "tests" else None
+    deps = Deps(
+        tree=tree,
+        log=log,
+        ledger=ledger,
+        core=search.core,
+        flight=Flight(search.core, charge_core),
+        prompting=Prompting(list(search.tools)),
+        strategy=search.strategy,
+        judge=search.judge,
+        policy=search.policy,
+        control=control,
+        features=search.features,
+        tools=search.tools,
+        checker=checker,
+        limits=search.limits,
+    )
+    return deps
+
+
+def _result(search: Search, deps: Deps, last: Decided | None, problem: str | None) -> Result:
+    best = deps.judge.best(deps.tree)
+    warnings = list(search.warnings)
+    warnings += getattr(deps.tools.get("browser"), "warnings", ())
+    if problem is not None:
+        warnings.append(problem)
+    elif deps.control.reason == "error":
+        warnings.append(deps.control.why)
+    reason = "error" if problem is not None or last is None else last.decision.reason or "error"
+    decided = last.decision.confidence if last is not None and last.decision.stop else 0.0
+    return Result(
+        answer=best.answer if best else None,
+        confidence=max(decided, best.confidence) if best else 0.0,
+        stop_reason=reason,
+        run_id=deps.log.run_id,
+        nodes=len(deps.tree.nodes) - 1,
+        ledger=deps.ledger.bill(),
+        elapsed_s=deps.ledger.wall_s,
+        warnings=tuple(warnings),
+    )
+
+
+def write_end(log: Log, result: Result) -> None:
+    """Record the result; a store that broke meanwhile must not take the answer with it."""
+    with contextlib.suppress(PonderError):
+        log.write(Event(kind="ended", data=result.model_dump(mode="json")))

@@ -1,0 +1,88 @@
+"""Best-of-N in rounds: independent branches, each followed until it answers, stopped early by the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ponder.protocols import TreeView
+from ponder.records import Answer, Browse, Expansion, Node, Reason, RunCode, StepKind
+
+
+class BestOfN:
+    """Samples up to `max_samples` independent branches, `first` in the first round and `step` in each later one.
+
+    A branch that has no answer yet goes on: a program that failed is revised, one that printed no answer is read, a
+    page that was opened is answered from. After `max_depth` steps a branch is given up. Pages that the task names are
+    opened once, before the branches part.
+    """
+
+    name = "best-of-n"
+
+    def __init__(self, max_samples: int = 8, *, first: int = 3, step: int = 2, max_depth: int = 4) -> None:
+        self.max_samples = max_samples
+        self._first, self._step, self._max_depth = min(first, max_samples), step, max_depth
+
+    def ask(self, tree: TreeView) -> Sequence[Expansion]:
+        """See `Strategy.ask`."""
+        base = self._base(tree)
+        if isinstance(base, Expansion):
+            return [base]
+        if tree.nodes[base].status not in ("judged", "failed"):
+            return []  # the page is still on its way
+        heads = tree.children(base)
+        open_ends = [end for end in (self._end(tree, head) for head in heads) if self._goes_on(tree, end, base)]
+        if open_ends:
+            return [Expansion(parent=end.id, kind=_next_kind(end)) for end in open_ends]
+        if any(self._end(tree, head).status in ("asked", "thought", "observed") for head in heads):
+            return []
+        wanted = self._step if heads else self._first
+        width = min(wanted, self.max_samples - len(heads))
+        kind: StepKind = "browse" if base and _page_is_there(tree.nodes[base]) else "free"
+        return [Expansion(parent=base, kind=kind)] * width
+
+    def tell(self, tree: TreeView, judged: Sequence[int]) -> Mapping[int, float]:
+        """Branches are independent: a node's value is its own score."""
+        return {node: verdict.score for node in judged if (verdict := tree.nodes[node].verdict) is not None}
+
+    def _base(self, tree: TreeView) -> int | Expansion:
+        """Return the node that branches start from, or the next page to open on the way to it."""
+        at = 0
+        for url in tree.task.urls:
+            pages = [child for child in tree.children(at) if child.action == Browse(op="goto", url=url)]
+            if not pages:
+                return Expansion(parent=at, kind="browse", action=Browse(op="goto", url=url))
+            at = pages[0].id
+        return at
+
+    def _end(self, tree: TreeView, head: Node) -> Node:
+        node = head
+        while children := tree.children(node.id):
+            node = children[-1]
+        return node
+
+    def _goes_on(self, tree: TreeView, end: Node, base: int) -> bool:
+        depth = end.depth - tree.nodes[base].depth
+        finished = end.answer and not _fails_checks(end)
+        return end.status == "judged" and not finished and depth < self._max_depth
+
+
+def _fails_checks(node: Node) -> bool:
+    seen = node.observation
+    return isinstance(node.action, Answer) and seen is not None and not seen.ok
+
+
+def _page_is_there(node: Node) -> bool:
+    return node.observation is not None and node.observation.tool == "browser" and node.observation.ok
+
+
+def _next_kind(end: Node) -> StepKind:
+    match end.action:
+        case RunCode() if end.observation is not None and end.observation.ok:
+            return "answer"
+        case RunCode() | Answer():
+            return "code"
+        case Browse():
+            return "browse"
+        case Reason():
+            return "answer"
+    return "free"

@@ -1,0 +1,68 @@
+"""Stop v1: the rule of Adaptive-Consistency, over votes that execution makes heavier."""
+
+from __future__ import annotations
+
+from ponder.records import Decision, Features
+from ponder.stats import chance_of_lead, laplace
+
+_HEAVIEST_VOTE = 1.5
+_LONG_ANSWER_WORDS = 12
+_MIN_SAMPLES = 3
+
+
+class AdaptiveConsistency:
+    """Stop as soon as the leading answer is unlikely to lose its lead (Aggarwal et al. 2023, arXiv 2305.11860).
+
+    Args:
+        threshold: chance of the lead at which to stop; the paper's 0.95.
+
+    With visible checks: stop when a candidate passes all of them. Besides: stop as `not_worth_it` when the samples
+    that are left could not change the leader, or when the answers are long texts that never agree; as `hopeless`
+    when half of the samples brought no answer at all.
+    """
+
+    name = "adaptive-consistency"
+
+    def __init__(self, threshold: float = 0.95) -> None:
+        self.threshold = threshold
+
+    def decide(self, features: Features) -> Decision:
+        """See `StopPolicy.decide`."""
+        if features.checks and features.best_passed is not None:
+            return self._by_checks(features)
+        if not features.answered:
+            return self._without_answer(features)
+        return self._by_votes(features)
+
+    def _by_checks(self, features: Features) -> Decision:
+        passed = round((features.best_passed or 0.0) * features.checks)
+        if passed == features.checks:
+            confidence = laplace(passed, features.checks)
+            why = f"a candidate passes all {features.checks} visible checks"
+            return Decision(stop=True, reason="confident", confidence=confidence, why=why)
+        why = f"the best candidate passes {passed} of {features.checks} visible checks"
+        return Decision(stop=False, confidence=passed / (features.checks + 2), why=why)
+
+    def _without_answer(self, features: Features) -> Decision:
+        if features.samples * 2 >= features.max_samples:
+            why = f"{features.samples} of at most {features.max_samples} samples, and none brought an answer"
+            return Decision(stop=True, reason="hopeless", why=why)
+        return Decision(stop=False, why="no answer yet")
+
+    def _by_votes(self, features: Features) -> Decision:
+        first, second = (*features.votes, 0.0, 0.0)[:2]
+        lead = chance_of_lead(first, second)
+        votes = f"votes {first:g} to {second:g}"
+        if lead >= self.threshold:
+            why = f"{votes}: the leader is the likeliest answer with chance {lead:.3f}, at least {self.threshold:g}"
+            return Decision(stop=True, reason="confident", confidence=lead, why=why)
+        left = (features.max_samples - features.samples) * _HEAVIEST_VOTE
+        if left > 0 and first - second > left:
+            why = f"{votes}: the samples that are left cannot change the leader"
+            return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
+        texts = features.answer_words > _LONG_ANSWER_WORDS and len(features.votes) == features.answered
+        if texts and features.answered >= _MIN_SAMPLES:
+            why = f"{features.answered} long answers, all different: further ones will not agree either"
+            return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
+        why = f"{votes}: the leader is the likeliest answer with chance {lead:.3f}, below {self.threshold:g}"
+        return Decision(stop=False, confidence=lead, why=why)

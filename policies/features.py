@@ -1,0 +1,57 @@
+"""The figures of a search that a stop policy may look at: made by the same function in a run and in a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from ponder.protocols import TreeView
+from ponder.records import Features, Node
+
+
+def extract(
+    tree: TreeView,
+    *,
+    votes: Sequence[float],
+    best_passed: float | None,
+    max_samples: int,
+    cpu_spent_s: float,
+    wall_spent_s: float,
+    tokens_spent: int,
+) -> Features:
+    """Return the features of a tree after a round.
+
+    Args:
+        votes: weighted votes of the distinct answers, largest first (from the judge).
+        best_passed: largest share of visible checks that one candidate passed (from the judge).
+        max_samples: samples that the strategy takes at most.
+        cpu_spent_s, wall_spent_s, tokens_spent: what the run has used so far.
+    """
+    steps = [node for node in tree.nodes.values() if node.id]
+    answers = [node.answer for node in steps if node.answer and node.status == "judged"]
+    criterion = tree.task.success
+    rounds = tree.rounds + 1
+    return Features(
+        rounds=rounds,
+        samples=sum(_ended(tree, node) for node in steps),
+        answered=len(answers),
+        pending=sum(node.status in ("asked", "thought") for node in steps),
+        max_samples=max_samples,
+        votes=tuple(votes),
+        answer_words=float(median(len(answer.split()) for answer in answers)) if answers else 0.0,
+        checks=len(criterion.visible) if criterion else 0,
+        best_passed=best_passed,
+        failed_steps=sum(node.status == "failed" or _went_wrong(node) for node in steps),
+        cpu_spent_s=cpu_spent_s,
+        wall_spent_s=wall_spent_s,
+        tokens_spent=tokens_spent,
+        round_cost_s=cpu_spent_s / rounds,
+    )
+
+
+def _ended(tree: TreeView, node: Node) -> bool:
+    return node.status in ("judged", "failed") and (bool(node.answer) or not tree.children(node.id))
+
+
+def _went_wrong(node: Node) -> bool:
+    return node.observation is not None and not node.observation.ok
