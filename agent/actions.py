@@ -87,6 +87,36 @@ def one_of(options: Sequence[str]) -> str:
     return "root ::= " + " | ".join(json.dumps(option) for option in options)
 
 
+def program_grammar(modules: Sequence[str]) -> str:
+    """Return a GBNF grammar for the rest of a fenced program: it ends with its fence and imports only `modules`.
+
+    Small cores import what they know from training (sympy, numpy) whatever the prompt says, and repeat it when told
+    of the error; a grammar makes that impossible and costs no token.
+    """
+    names = " | ".join(json.dumps(name) for name in modules)
+    return "\n".join(
+        [
+            'root ::= (line "\\n")+ "```" "\\n"?',
+            "line ::= [ \\t]* (import | other)?",
+            f'import ::= ("import " | "from ") ({names}) ([^a-zA-Z0-9_\\n] [^\\n]*)?',
+            f"other ::= {_not_beginning(('import ', 'from ', '`'))}",
+        ]
+    )
+
+
+def _not_beginning(prefixes: Sequence[str]) -> str:
+    """Return GBNF for a non-empty run of characters without line break that begins with none of the prefixes."""
+    seen = {prefix[:end] for prefix in prefixes for end in range(len(prefix))}
+    ways = []
+    for stem in sorted(seen):
+        follow = "".join(sorted({prefix[len(stem)] for prefix in prefixes if prefix.startswith(stem)}))
+        if stem:
+            ways += [f'{json.dumps(stem)} [^{follow}\\n] [^\\n]*', json.dumps(stem)]
+        else:
+            ways.append(rf"[^{follow} \t\n] [^\n]*")
+    return " | ".join(ways)
+
+
 def page_grammar(refs: Sequence[str], *, more: bool) -> str:
     """Return a GBNF grammar for the step after a page was read: answer, or go where the page really leads.
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
 from ponder.background import BackgroundLoop
 from ponder.control import Control
 from ponder.errors import UsageError
@@ -39,7 +41,6 @@ from ponder.sandboxes.groups import group_factory
 from ponder.search.best_of_n import BestOfN
 from ponder.store import Log, Store, open_store
 from ponder.tree import Event, Tree
-from pydantic import ValidationError
 
 OnEvent = Callable[[Event], None]
 

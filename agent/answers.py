@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _SIGNIFICANT = 12
+_STATED = re.compile(r"^.{0,200}?(?:\bis|\bare|\bequals|[:=])\s*(\S+)$", re.IGNORECASE)
 
 
 def number(text: str) -> Decimal | None:
@@ -33,8 +34,15 @@ def plain(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def final_value(answer: str) -> str:
+    """Return the number at the end of a sentence that states it ("The 10th prime is: 29."), else the answer itself."""
+    stated = _STATED.match(answer.strip().rstrip("."))
+    return stated.group(1) if stated and number(stated.group(1)) is not None else answer.strip()
+
+
 def normalise(answer: str) -> str:
     """Return the form in which answers are compared: numbers by value, words without case and punctuation."""
+    answer = final_value(answer)
     value = number(answer)
     if value is not None:
         return plain(value)
@@ -45,6 +53,7 @@ def normalise(answer: str) -> str:
 
 def shown(answer: str) -> str:
     """Return the answer as a person wants to see it: a float that is a whole number loses its `.0`."""
+    answer = final_value(answer)
     value = number(answer)
     if value is not None and "%" not in answer and "." in answer and "," not in answer:
         return plain(value)

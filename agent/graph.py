@@ -15,6 +15,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
+
 from ponder.nodes import Deps, State, needs_browser, needs_verify
 from ponder.nodes.branch import branch
 from ponder.nodes.browser import browser

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ponder.actions import one_of, page_grammar, parse
+from ponder.actions import one_of, page_grammar, parse, program_grammar
 from ponder.prompts import PromptSet, load_prompts
 from ponder.protocols import TreeView
 from ponder.records import (
@@ -76,8 +76,11 @@ class Prompting:
         messages = self._messages(tree, parent)
         params = SamplingParams(max_tokens=self._max_tokens)
         if kind == "code":
-            params = params.model_copy(update={"stop": ("\n```",)})
-            return StepRequest(prompt=Prompt(messages=messages, prefill=self.prompts.code_prefill), params=params)
+            params = params.model_copy(
+                update={"grammar": program_grammar(self.prompts.modules), "stop": ("\n```",)}
+            )
+            prefill = self.prompts.tests_prefill if has_tests(tree.task) else self.prompts.code_prefill
+            return StepRequest(prompt=Prompt(messages=messages, prefill=prefill), params=params)
         line = tree.path(parent)
         if kind == "browse" and line and line[-1].observation is not None:
             page = line[-1].observation.text

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
 from ponder.errors import RunNotFound, StoreError
 from ponder.records import Record
 from ponder.tree import Event
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 _METADATA = sa.MetaData()
 _RUNS = sa.Table(

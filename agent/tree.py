@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from ponder.records import Action, Node, Observation, Record, Task, Verdict
 from pydantic import Field, TypeAdapter
+
+from ponder.records import Action, Node, Observation, Record, Task, Verdict
 
 EventKind = Literal[
     "started", "asked", "thought", "observed", "judged", "cancelled", "failed", "charged", "decided", "ended"

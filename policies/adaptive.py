@@ -5,7 +5,7 @@ from __future__ import annotations
 from ponder.records import Decision, Features
 from ponder.stats import chance_of_lead, laplace
 
-_HEAVIEST_VOTE = 1.5
+_HEAVIEST_VOTE = 2.0
 _LONG_ANSWER_WORDS = 12
 _MIN_SAMPLES = 3
 

@@ -30,6 +30,8 @@ def extract(
     steps = [node for node in tree.nodes.values() if node.id]
     answers = [node.answer for node in steps if node.answer and node.status == "judged"]
     criterion = tree.task.success
+    visible = len(criterion.visible) if criterion else 0
+    checked = [node.observation.total for node in steps if node.observation and node.observation.total]
     rounds = tree.rounds + 1
     return Features(
         rounds=rounds,
@@ -39,7 +41,7 @@ def extract(
         max_samples=max_samples,
         votes=tuple(votes),
         answer_words=float(median(len(answer.split()) for answer in answers)) if answers else 0.0,
-        checks=len(criterion.visible) if criterion else 0,
+        checks=max([visible, *checked]),
         best_passed=best_passed,
         failed_steps=sum(node.status == "failed" or _went_wrong(node) for node in steps),
         cpu_spent_s=cpu_spent_s,

@@ -18,6 +18,10 @@ from ponder.sandboxes.probes import PROGRAM, judge_layers, why_refused
 TRIAL_LIMITS = Limits(cpu_s=5, wall_s=15)
 
 
+def _unbilled(_: Usage) -> None:
+    """Let a usage go: the trial belongs to no call."""
+
+
 class BubblewrapSandbox:
     """Runs each program in a fresh bubblewrap sandbox.
 
@@ -123,7 +127,7 @@ class BubblewrapSandbox:
             if self._machine is None:
                 machine = await asyncio.to_thread(find_machine, self._groups)
                 trial = Program({MAIN: PROGRAM.encode()}, b"", TRIAL_LIMITS)
-                ended = await self._run(machine, trial, lambda usage: None)
+                ended = await self._run(machine, trial, _unbilled)
                 if ended.outcome != "ok":
                     raise why_refused(f"the trial program ended with {ended.outcome}: {ended.stderr.decode()}")
                 laid = len(PROGRAM) + PAGE  # the program itself does not count
@@ -136,8 +140,8 @@ class BubblewrapSandbox:
     async def _run(self, machine: Machine, program: Program, on_usage: OnUsage) -> Ended:
         """Run one program; whatever happens, nothing of it is left."""
         with ExitStack() as stack:  # closes descriptors, and the group if the child did not get to it
-            prepared = await through(asyncio.to_thread(prepare, stack, machine, program))
             try:
+                prepared = await through(asyncio.to_thread(prepare, stack, machine, program))
                 child = Child(prepared.spawn, prepared.group, program.limits)
             except OSError as error:
                 raise NoSandbox(f"bubblewrap cannot be started: {error}") from error

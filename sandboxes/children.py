@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from ponder.protocols import OnUsage
 from ponder.records import CpuReading, Limits, Outcome, Usage
-from ponder.sandboxes.groups import CgroupGroup
+from ponder.sandboxes.cgroups import CgroupGroup
 from ponder.sandboxes.trees import TreeGroup
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class _Reader(asyncio.Protocol):
         """Take what came."""
         self._output.add(self._stream, data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Note the end of the stream."""
         if not self.closed.done():
             self.closed.set_result(None)
@@ -108,7 +108,7 @@ class Child:
         self._readers: list[_Reader] = []
         self._started = time.monotonic()
         # In the event loop's own thread: the kernel kills a `--die-with-parent` child with the thread that made it.
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - vfork and exec: about a millisecond
+        self._process = subprocess.Popen(
             group.command(spawn.argv),
             env=dict(spawn.env),
             stdin=spawn.stdin,

@@ -80,11 +80,9 @@ def filter_file(directory: Path) -> Path:
 def _compile_filter() -> bytes:
     """Return the filter as a BPF program."""
     try:
-        import pyseccomp as sc  # noqa: PLC0415 - looks for the library at import time, which takes long
+        import pyseccomp as sc
     except (ImportError, RuntimeError, OSError) as error:
-        raise NoSandbox(
-            f"the system-call filter cannot be made: {error}", fix="apt-get install libseccomp2"
-        ) from error
+        raise NoSandbox(f"the system-call filter cannot be made: {error}", fix="apt-get install libseccomp2") from error
 
     rules = sc.SyscallFilter(sc.ALLOW)
     for name in DENIED:

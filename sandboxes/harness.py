@@ -73,7 +73,7 @@ def _packed(text: str) -> bytes:
 
 def _hide() -> None:
     """Close this process's files and memory in /proc to its children."""
-    import ctypes  # noqa: PLC0415 - only the sandbox's process needs it
+    import ctypes
 
     if ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError("prctl(PR_SET_DUMPABLE) failed")
@@ -183,7 +183,7 @@ def _be_child(program: str, unit: Unit, writer: int, mark: bytes) -> None:
         _run_unit(unit, space)
         say(writer, mark + b" passed\n")
         code = 0
-    except BaseException as error:  # noqa: BLE001 - SystemExit and the like are failures too
+    except BaseException as error:
         say(writer, mark + b" failed " + _packed(_describe(error)) + b"\n")
     finally:
         end(code)
@@ -213,7 +213,7 @@ def _run_unit(unit: Unit, space: dict[str, Any]) -> None:
         else:
             outcome = getattr(names[owner](), method)()
         if isinstance(outcome, types.CoroutineType):
-            import asyncio  # noqa: PLC0415 - slow to import, and rarely needed
+            import asyncio
 
             asyncio.run(outcome)
 
@@ -260,14 +260,14 @@ def _explain(text: str, *values: object) -> str:
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except Exception as error:  # noqa: BLE001 - the program's own __repr__
+    except Exception as error:
         text = f"<{type(value).__name__} whose repr fails: {error}>"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def _describe(error: BaseException) -> str:
     """Return the exception and the lines of program and test that led to it."""
-    import traceback  # noqa: PLC0415 - slow to import, and needed for failures only
+    import traceback
 
     kind = type(error).__name__
     if isinstance(error, AssertionError) and str(error).startswith("assert"):
@@ -283,7 +283,7 @@ def _describe(error: BaseException) -> str:
 
 def _keep_source(name: str, text: str) -> None:
     """Let tracebacks show the lines of a file that exists in memory only."""
-    import linecache  # noqa: PLC0415
+    import linecache
 
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from ponder.errors import NoSandbox, UsageError
 from ponder.records import Limits
 from ponder.sandboxes import prelude, rootfs
+from ponder.sandboxes.cgroups import CgroupGroup
 from ponder.sandboxes.children import Spawn
 from ponder.sandboxes.filters import filter_file
-from ponder.sandboxes.groups import CgroupGroup, Groups, find_groups
+from ponder.sandboxes.groups import Groups, find_groups
 from ponder.sandboxes.trees import TreeGroup
 
 SPAWN_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -82,7 +83,9 @@ def find_machine(groups: Groups | None = None) -> Machine:
     if os.geteuid() == 0:
         setpriv = shutil.which("setpriv")
         if setpriv is None:
-            raise NoSandbox("setpriv, which root needs to drop its rights, is missing", fix="apt-get install util-linux")
+            raise NoSandbox(
+                "setpriv, which root needs to drop its rights, is missing", fix="apt-get install util-linux"
+            )
         # Under the real root bubblewrap confines little: its program stays the owner of /proc/sys, for one.
         uid, gid = unprivileged_ids(Path("/proc/self/uid_map").read_text(), Path("/proc/self/gid_map").read_text())
         launcher = (setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs", bwrap)
@@ -121,10 +124,17 @@ def checked(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def prepare(stack: ExitStack, machine: Machine, program: Program) -> Prepared:
-    """Make the group and the file descriptors of one run; the stack closes them, also when this fails midway."""
+    """Make the group and the file descriptors of one run; the stack closes them, also when this fails midway.
+
+    Raises:
+        NoSandbox: the group lacks limits that `layers()` promises.
+        OSError: out of descriptors or memory.
+    """
     limits = program.limits
     group = machine.groups.make("python", memory_bytes=limits.memory_bytes, pids=limits.pids + LAUNCHERS)
     stack.callback(group.close)
+    if machine.groups.places is not None and not isinstance(group, CgroupGroup):
+        raise NoSandbox("no cgroup could be made for the program, though the trial's could")
     laid = {name: memory_file(stack, data) for name, data in program.files.items()}
     seccomp = _kept(stack, os.open(machine.filter, os.O_RDONLY | os.O_CLOEXEC))
     status = memory_file(stack, b"")
@@ -172,7 +182,8 @@ def _arguments(tree: Path, limits: Limits, laid_bytes: int, laid: Mapping[str, i
     small = _pages(limits.disk_bytes // 8)
     yield from ("--size", str(small), "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
     yield from ("--size", str(small), "--tmpfs", "/tmp")
-    yield from ("--size", str(_pages(limits.disk_bytes - 2 * small + laid_bytes + PAGE * len(laid))), "--tmpfs", "/work")
+    rest = limits.disk_bytes - 2 * small + laid_bytes + PAGE * len(laid)  # what we lay there does not count
+    yield from ("--size", str(_pages(rest)), "--tmpfs", "/work")
     for name, fd in laid.items():
         yield from ("--file", str(fd), f"/work/{name}")
     yield from ("--chdir", "/work", "--clearenv")

@@ -18,7 +18,7 @@ def bound() -> None:
     wanted = sys._xoptions.pop(OPTION, None)
     if not isinstance(wanted, str):
         return
-    import resource  # noqa: PLC0415 - only where it is needed: this file runs at every start
+    import resource
 
     for item in wanted.split(","):
         name, _, value = item.partition(":")

@@ -91,7 +91,9 @@ def root_tree() -> Path:
     tree = trees / interpreter.key
     try:
         if not tree.exists():
-            trees.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if not trees.exists():
+                trees.mkdir(parents=True, exist_ok=True)
+                trees.chmod(0o755)  # whatever the umask: root's sandbox reaches it as another user
             with _lock(trees):
                 if not tree.exists():
                     _build(interpreter, tree)

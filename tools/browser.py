@@ -115,7 +115,7 @@ class BrowserTool:
 
     async def probe(self) -> dict[str, str | bool]:
         """Say for `ponder doctor` whether the browser works here, by loading a page: keys `ok`, `why`, `version`."""
-        from playwright.async_api import Error  # noqa: PLC0415 - slow, and most runs browse nothing
+        from playwright.async_api import Error
 
         try:
             browser = await self._ensure()
@@ -160,7 +160,8 @@ class BrowserTool:
         try:
             await asyncio.wait({work}, timeout=limits.wall_s)
             if work.done() and not work.cancelled():
-                return work.result()
+                result = work.result()
+                return result if result.ok or self._alive() else None
             work.cancel()
             # Still on the meter: a page that spins goes on spinning until it is closed.
             await self._end(page)

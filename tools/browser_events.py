@@ -33,13 +33,12 @@ _FAILURES = {
     "ERR_UNSAFE_REDIRECT": "the site redirects to a place that pages may not lead to",
 }
 _UNUSABLE = (
-    (("not found in the current page snapshot",), "There is no element {ref} on the page now: read it for its refs."),
     (("intercepts pointer events",), "Element {ref} is covered by another one (perhaps a box to close first)."),
-    (("not enabled", "is disabled"), "Element {ref} is disabled."),
-    (("not editable", "readonly", "not an <input>", 'cannot be filled"'), "Nothing can be typed into element {ref}."),
+    (("element is not enabled",), "Element {ref} is disabled."),
+    (("not editable", "not an <input>", "cannot be filled"), "Nothing can be typed into element {ref}."),
+    (("cannot type text into",), "Element {ref} does not take such a text."),
     (("did not find some options",), "Element {ref} has no such option."),
     (("not visible", "outside of the viewport"), "Element {ref} is not visible."),
-    (("waiting for locator",), "There is no element {ref} on the page now: read it for its refs."),
 )
 
 
@@ -52,6 +51,7 @@ class PageEvents:
         self._loading: set[Request] = set()
         self._landed = asyncio.Event()
         self._quiet = asyncio.Event()
+        self._downloaded = asyncio.Event()
         self.crashed = False
         self.forget()
 
@@ -68,6 +68,7 @@ class PageEvents:
         """Where the main frame's last navigation went."""
         self.window = ""
         """Where the page's new window was going."""
+        self._downloaded.clear()
         self.download = ""
         """The name of the file that the page wanted to hand over."""
 
@@ -98,6 +99,13 @@ class PageEvents:
     async def landed(self) -> None:
         """Wait for the main frame's navigation, if one is under way: it arrives, fails or becomes a download."""
         await self._landed.wait()
+
+    async def named(self, seconds: float) -> str:
+        """Wait for the news of a download that is known to have begun, for so long at most; return its file's name."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._downloaded.wait()
+        return self.download
 
     async def quiet(self, seconds: float) -> None:
         """Wait until no request is under way, for so long at most."""
@@ -136,11 +144,13 @@ class PageEvents:
             self._arrive(request.failure or "")
 
     def _on_navigated(self, frame: Frame) -> None:
+        # A navigation that failed ends here too, at Chromium's own page about it: its error stays.
         if self._page is not None and frame == self._page.main_frame:
-            self._arrive()
+            self._arrive(self.error)
 
     def _on_download(self, download: Download) -> None:
         self.download = download.suggested_filename or "a file"
+        self._downloaded.set()
         self._arrive()
 
     def _arrive(self, error: str = "") -> None:

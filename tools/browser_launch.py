@@ -14,13 +14,13 @@ import contextlib
 import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponder.errors import BrowserError
 from ponder.protocols import ProcessGroup
+from ponder.tools.browser_folder import LaunchFolder, open_to_all, write_script
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Playwright
@@ -48,8 +48,11 @@ _ARGUMENTS = (
     "--no-pings",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    # The same in older Chromiums.
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--deny-permission-prompts",
+    # A page that failed would load itself again, seconds later, in the midst of what the core does next.
+    "--disable-auto-reload",
     # Software drawing is cheaper without a process of its own.
     "--disable-gpu",
     # A page's scripts run out of memory before the machine does.
@@ -72,7 +75,7 @@ class ChromiumProcess:
         self._executable = executable
         self._allow_unsandboxed = allow_unsandboxed
         self._uid = uid if os.geteuid() == 0 else None
-        self._folder: Path | None = None
+        self._folder: LaunchFolder | None = None
         self._driver: Playwright | None = None
         self.browser: Browser | None = None
         self.warnings: tuple[str, ...] = ()
@@ -86,10 +89,11 @@ class ChromiumProcess:
         """Start driver and browser, with all traffic going to this proxy. Raises BrowserError."""
         try:
             async with asyncio.timeout(LAUNCH_S):
-                self._folder = folder = _make_folder(self._uid)
+                self._folder = LaunchFolder(self._uid)
+                folder = self._folder.path
                 self._driver = driver = await self._start_driver(folder)
                 executable = find_chromium(self._executable, driver.chromium.executable_path, self._uid)
-                wrapper = _write_script(folder / "chromium", chromium_script(executable, folder / "profile", self._uid))
+                wrapper = write_script(folder / "chromium", chromium_script(executable, folder / "profile", self._uid))
                 self.browser = await self._launch(driver, str(wrapper), proxy_url)
                 return self.browser
         except BrowserError:
@@ -118,10 +122,10 @@ class ChromiumProcess:
                     await asyncio.wait_for(ending, _STOP_S)
         await asyncio.to_thread(self._group.kill)
         if folder is not None:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(folder.remove)
 
     async def _start_driver(self, folder: Path) -> Playwright:
-        from playwright.async_api import async_playwright  # noqa: PLC0415 - slow, and most runs browse nothing
+        from playwright.async_api import async_playwright
 
         pid_file = folder / "driver.pid"
         lines = (
@@ -130,14 +134,14 @@ class ChromiumProcess:
             f"export TMPDIR={shlex.quote(str(folder / 'driver'))}",
             f'exec {shlex.join(self._group.command([find_node()]))} "$@" 2>> {shlex.quote(str(folder / "driver.log"))}',
         )
-        wrapper = _write_script(folder / "node", "\n".join(lines) + "\n")
+        wrapper = write_script(folder / "node", "\n".join(lines) + "\n")
         with _environment("PLAYWRIGHT_NODEJS_PATH", str(wrapper)):
             driver = await async_playwright().start()
         self._group.attach(int(pid_file.read_text()))
         return driver
 
     async def _launch(self, driver: Playwright, executable: str, proxy_url: str) -> Browser:
-        from playwright.async_api import Error  # noqa: PLC0415
+        from playwright.async_api import Error
 
         async def launch(sandbox: bool) -> Browser:
             return await driver.chromium.launch(
@@ -187,14 +191,14 @@ def find_chromium(explicit: str | None, playwrights: str, uid: int | None) -> st
         return found
     candidates = [playwrights, *(found for name in _NAMES if (found := shutil.which(name)))]
     for candidate in candidates:
-        if os.access(candidate, os.X_OK) and (uid is None or _open_to_all(Path(candidate))):
+        if os.access(candidate, os.X_OK) and (uid is None or open_to_all(Path(candidate))):
             return candidate
     raise BrowserError("there is no Chromium on this machine", fix=_INSTALL)
 
 
 def find_node() -> str:
     """Return the node that runs Playwright's driver. Raises BrowserError when there is none."""
-    import playwright  # noqa: PLC0415
+    import playwright
 
     bundled = Path(playwright.__file__).parent / "driver" / "node"
     found = os.environ.get("PLAYWRIGHT_NODEJS_PATH") or (str(bundled) if bundled.is_file() else shutil.which("node"))
@@ -232,32 +236,6 @@ def chromium_script(executable: str, profile: Path, uid: int | None) -> str:
         f'for a do shift; case $a in {cases} esac; set -- "$@" "$a"; done\n'
         f'exec {shlex.join([*command, executable])} "$@"\n'
     )
-
-
-def _make_folder(uid: int | None) -> Path:
-    """Make the directory of one launch: scripts and the driver's files are ours, `profile` is Chromium's."""
-    base = Path(tempfile.gettempdir())
-    if uid is not None and not _open_to_all(base):
-        base = Path("/tmp")
-    folder = Path(tempfile.mkdtemp(prefix="ponder-browser-", dir=base))
-    for name in ("driver", "profile"):
-        (folder / name).mkdir(mode=0o700)
-    if uid is not None:
-        folder.chmod(0o711)
-        os.chown(folder / "profile", uid, uid)
-    return folder
-
-
-def _open_to_all(path: Path) -> bool:
-    """Say whether every user may get to this path."""
-    real = path.resolve()
-    return all(step.stat().st_mode & 0o001 for step in (real, *real.parents))
-
-
-def _write_script(path: Path, text: str) -> Path:
-    path.write_text(text)
-    path.chmod(0o700)
-    return path
 
 
 @contextlib.contextmanager

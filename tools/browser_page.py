@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ACT_S = 5.0
 """Seconds that an element may take to become usable."""
+_CHOOSE_MS = 1000
+"""Milliseconds that a list may take to have the option."""
 _NAVIGATION_S = 0.1
 """Seconds after a click within which the navigation that it causes has begun."""
 _LOAD_S = 3.0
@@ -65,7 +67,7 @@ class PageSession:
         Raises:
             PageGone: the page is no more.
         """
-        from playwright.async_api import Error  # noqa: PLC0415 - slow, and most runs browse nothing
+        from playwright.async_api import Error
 
         self._deadline = time.monotonic() + wall_s
         self._events.forget()
@@ -81,6 +83,8 @@ class PageSession:
                 raise PageGone("The page crashed. Goto a URL to go on.") from error
             if self._page is None or self._page.is_closed():
                 raise PageGone("The page closed itself. Goto a URL to go on.") from error
+            if "Download is starting" in str(error):
+                await self._events.named(1.0)
             return failure(self._why_not(str(error)))
 
     async def close(self, *, keep_context: bool = False) -> None:
@@ -116,8 +120,19 @@ class PageSession:
         if not verdict.allowed:
             return failure(f"Refused: {verdict.why}")
         page = await self._open(browser)
-        await page.goto(url, wait_until="commit", timeout=self._left_ms())
+        await self._load(page, url)
         return await self._look(page)
+
+    async def _load(self, page: Page, url: str) -> None:
+        from playwright.async_api import Error
+
+        try:
+            await page.goto(url, wait_until="commit", timeout=self._left_ms())
+        except Error as error:
+            if "interrupted by another navigation" not in str(error):
+                raise
+            # The page before was on its way elsewhere at that very moment; it is gone now.
+            await page.goto(url, wait_until="commit", timeout=self._left_ms())
 
     async def _open(self, browser: Browser) -> Page:
         if self._page is not None and not self._page.is_closed() and not self._events.crashed:
@@ -154,7 +169,7 @@ class PageSession:
 
     async def _act(self, page: Page, ref: str, text: str | None) -> Observation:
         """Click on an element, or fill it when there is a text; a newline at its end submits."""
-        from playwright.async_api import Error  # noqa: PLC0415
+        from playwright.async_api import Error
 
         ref = ref.strip().strip("[]")
         if not is_ref(ref):
@@ -172,9 +187,9 @@ class PageSession:
                 try:
                     await target.fill(entry, timeout=timeout)
                 except Error as error:
-                    if "not an <input>" not in str(error):
-                        raise
-                    await target.select_option(entry, timeout=timeout)
+                    if "<textarea> or [contenteditable] element" not in str(error):
+                        raise  # it is not that this is a <select>
+                    await target.select_option(entry, timeout=min(timeout, _CHOOSE_MS))
                 if entry != text:
                     await target.press("Enter", timeout=timeout)
         except Error as error:
@@ -204,7 +219,7 @@ class PageSession:
                 verdict = self._rules.check_url(url)
                 if not verdict.allowed:
                     return failure(f"The page opened a new window. Refused: {verdict.why}")
-                await page.goto(url, wait_until="commit", timeout=self._left_ms())
+                await self._load(page, url)
                 await self._settle(page)
         if events.download or events.error or page.url.startswith("chrome-error:"):
             return failure(self._why_not(events.error))
@@ -234,7 +249,7 @@ class PageSession:
 
     async def _settle(self, page: Page) -> None:
         """Wait for a navigation that began, for the page to load, and for its requests to come to rest."""
-        from playwright.async_api import TimeoutError as Late  # noqa: PLC0415
+        from playwright.async_api import TimeoutError as Late
 
         events = self._events
         await events.landed()
@@ -252,7 +267,8 @@ class PageSession:
         """Return one sentence for why no page came of the operation."""
         download = self._events.download
         if download or "Download is starting" in error:
-            return f"This is a download ({clean(download)[:100]!r}), and downloads are refused."
+            named = f" ({clean(download)[:100]!r})" if download else ""
+            return f"This is a download{named}, and downloads are refused."
         return self._noted(self._events.url) or explain(error)
 
     def _noted(self, url: str) -> str:

@@ -14,6 +14,7 @@ from ponder.records import Action, CpuReading, ExecResult, Limits, Observation, 
 from ponder.sandboxes import harness
 
 TEXT_CHARS = 2000
+LINE_CHARS = 200
 ERROR_CHARS = 900
 """Of the text, what is kept for the end of stderr: a traceback's last lines say what happened."""
 
@@ -48,9 +49,12 @@ class PythonTool:
     def __init__(self, sandbox: Sandbox) -> None:
         """Take over a sandbox; `close` closes it."""
         self._sandbox = sandbox
+        self._harness = Path(harness.__file__).read_text(encoding="utf-8")
 
     async def run(self, action: Action, *, session: str, limits: Limits, on_usage: OnUsage) -> Observation:  # noqa: ARG002
         """Run the action's program; `answer` is what it printed after its last line that begins with `ANSWER:`.
+
+        A program that ended well and printed one short line without that mark has answered too.
 
         Raises:
             NoSandbox: the sandbox cannot be set up.
@@ -65,13 +69,11 @@ class PythonTool:
             ok=result.outcome == "ok",
             text=text,
             outcome=result.outcome,
-            answer=stated_answer(result.stdout),
+            answer=stated_answer(result.stdout) or (only_line(result.stdout) if result.outcome == "ok" else None),
             truncated=cut or result.truncated,
         )
 
-    async def check(
-        self, program: str, tests: Sequence[str], *, limits: Limits, on_usage: OnUsage
-    ) -> Observation:
+    async def check(self, program: str, tests: Sequence[str], *, limits: Limits, on_usage: OnUsage) -> Observation:
         """Run tests against a program: `passed` of `total`, and a text that says which failed and how.
 
         Args:
@@ -87,7 +89,7 @@ class PythonTool:
         units = [unit for test in tests for unit in units_of(test)]
         nonce = secrets.token_hex(16)
         result = await self._sandbox.exec(
-            Path(harness.__file__).read_text(encoding="utf-8"),
+            self._harness,
             stdin=_job(program, units, nonce, limits),
             limits=limits.model_copy(
                 update={"output_bytes": max(limits.output_bytes, REPORT_BYTES * (len(units) + 1))}
@@ -125,6 +127,12 @@ def stated_answer(stdout: str) -> str | None:
     """Return what follows the last line that begins with `ANSWER:`, to the end of the output; None if nothing."""
     found = list(ANSWER.finditer(stdout))
     return stdout[found[-1].end() :].strip() or None if found else None
+
+
+def only_line(stdout: str) -> str | None:
+    """Return what was printed when it is a single short line: small cores forget the marker, but mean it."""
+    lines = stdout.strip().splitlines()
+    return lines[0].strip() if len(lines) == 1 and len(lines[0]) <= LINE_CHARS else None
 
 
 def describe_run(result: ExecResult, limits: Limits) -> tuple[str, bool]:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import h11
+
 from ponder.policies.hosts import Target, UrlVerdict
 
 CHUNK_BYTES = 64 * 1024

@@ -20,6 +20,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import h11
+
 from ponder.policies.hosts import HostRules, Target, UrlVerdict
 from ponder.tools.web_exchange import CHUNK_BYTES, Exchange, NoAnswer, ProxyUser, Upstream, shut
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 import typer
+
 from ponder.cli.ask import EPILOG, ask
 from ponder.cli.doctor import doctor
 from ponder.cli.models import models

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
+
 from ponder.cli.output import exit_code, note, print_json, print_result
 from ponder.errors import UsageError
 from ponder.policies.hosts import HostRules
 from ponder.records import Budget, Result, SuccessCriterion, Task
-from pydantic import ValidationError
 
 EPILOG = """Examples:
 

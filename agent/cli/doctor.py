@@ -7,8 +7,9 @@ import shutil
 from typing import Annotated, Any
 
 import typer
-from ponder.cli.output import print_json
 from rich.console import Console
+
+from ponder.cli.output import print_json
 
 
 def doctor(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from ponder.cli.output import print_json
 from rich.console import Console
 from rich.table import Table
+
+from ponder.cli.output import print_json
 
 models = typer.Typer(help="Model weights: list, pull, path.", no_args_is_help=True)
 

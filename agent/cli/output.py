@@ -6,9 +6,10 @@ import json
 import sys
 from typing import Any
 
-from ponder.records import Bill, Result, StopReason, ToolBill
 from rich.console import Console
 from rich.table import Table
+
+from ponder.records import Bill, Result, StopReason, ToolBill
 
 EXIT_CODES: dict[StopReason, int] = {
     "confident": 0,

@@ -6,14 +6,15 @@ import time
 from typing import Annotated, Any
 
 import typer
-from ponder.cli.output import bill_table, exit_code, note, print_json, print_result
-from ponder.records import Bill, Node
-from ponder.store import Store, open_store
-from ponder.tree import Event, Tree
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree as Drawing
+
+from ponder.cli.output import bill_table, exit_code, note, print_json, print_result
+from ponder.records import Bill, Node
+from ponder.store import Store, open_store
+from ponder.tree import Event, Tree
 
 runs = typer.Typer(help="Recorded runs: list, show, resume.", no_args_is_help=True)
 _JSON = typer.Option("--json", help="Print exactly one JSON object on standard output.")

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from ponder.answers import normalise, shown
-from ponder.records import Bill, Node, Task
-from ponder.tree import Event, Tree
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from ponder.answers import normalise, shown
+from ponder.records import Bill, Node, Task
+from ponder.tree import Event, Tree
 
 _WIDTH = 60
 _REFRESH_S = 0.25

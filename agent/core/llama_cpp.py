@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
 from ponder.core.engine import Engine, EngineSettings
 from ponder.errors import CoreError
 from ponder.protocols import GroupFactory

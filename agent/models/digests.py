@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ponder.records import Record
 from pydantic import ValidationError
+
+from ponder.records import Record
 
 CHUNK_BYTES = 1 << 20
 

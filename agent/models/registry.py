@@ -14,9 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
+
 from ponder.errors import ModelError, UnknownName, UsageError
 from ponder.records import Record
-from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 GGUF_MAGIC = b"GGUF"
 

@@ -20,12 +20,14 @@ class PromptSet(Record):
     choose: str
     ways: dict[str, str]
     code_prefill: str
+    tests_prefill: str
     answer_prefill: str
     after_output: str
     after_error: str
     after_page: str
     no_answer: str
     page: str
+    modules: tuple[str, ...]
 
 
 @cache

@@ -12,13 +12,13 @@ class BestOfN:
     """Samples up to `max_samples` independent branches, `first` in the first round and `step` in each later one.
 
     A branch that has no answer yet goes on: a program that failed is revised, one that printed no answer is read, a
-    page that was opened is answered from. After `max_depth` steps a branch is given up. Pages that the task names are
-    opened once, before the branches part.
+    page that was opened is answered from. A branch that repeats itself is given up, and so is one after `max_depth`
+    steps. Pages that the task names are opened once, before the branches part.
     """
 
     name = "best-of-n"
 
-    def __init__(self, max_samples: int = 8, *, first: int = 3, step: int = 2, max_depth: int = 4) -> None:
+    def __init__(self, max_samples: int = 8, *, first: int = 2, step: int = 2, max_depth: int = 4) -> None:
         self.max_samples = max_samples
         self._first, self._step, self._max_depth = min(first, max_samples), step, max_depth
 
@@ -62,13 +62,18 @@ class BestOfN:
 
     def _goes_on(self, tree: TreeView, end: Node, base: int) -> bool:
         depth = end.depth - tree.nodes[base].depth
-        finished = end.answer and not _fails_checks(end)
+        finished = (end.answer and not _fails_checks(end)) or _repeats_itself(tree, end)
         return end.status == "judged" and not finished and depth < self._max_depth
 
 
 def _fails_checks(node: Node) -> bool:
     seen = node.observation
     return isinstance(node.action, Answer) and seen is not None and not seen.ok
+
+
+def _repeats_itself(tree: TreeView, end: Node) -> bool:
+    """Return whether the branch took the very same step before: going on would only repeat it once more."""
+    return any(step.action == end.action for step in tree.path(end.id)[:-1])
 
 
 def _page_is_there(node: Node) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ponder.errors import ModelError, UnknownName, UsageError
 from ponder.models import Model, OwnWeights, digest, ensure, find, is_here, load_registry, path, resolve, showing
 from ponder.models.digests import marker_of, remember, remembered

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ponder.errors import ModelError, UnknownName
 from ponder.models import Stoppable, Stopped, digest, download, ensure, is_here, packages, path, pull
 from ponder.models.download import Fetcher

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
+
 from ponder.policies.hosts import HostRules, Target, canonical_host, classify
 
 RULES = HostRules()

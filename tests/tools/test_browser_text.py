@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+
 from ponder.tools.browser_text import BEGIN, END, clean, compact, is_ref, paginate, present
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+
 from ponder.policies.hosts import HostRules
 from ponder.tools.web_exchange import ProxyUser
 from ponder.tools.web_proxy import WebProxy

@@ -1,0 +1,79 @@
+"""Shared makers for the agent's unit tests: trees from short scripts, and agents on the scripted core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ponder.agent import Agent
+from ponder.core.scripted import Script, ScriptedCore
+from ponder.records import Action, Node, Observation, Task, Verdict
+from ponder.tree import Event, Tree
+
+MakeAgent = Callable[..., Agent]
+
+
+@pytest.fixture
+def make_agent(tmp_path: Path) -> Iterator[MakeAgent]:
+    """Return a maker of agents on a scripted core without tools; all are closed at the end."""
+    made: list[Agent] = []
+
+    def make(script: Sequence[str] | Script, **options: Any) -> Agent:
+        core = options.pop("core", None) or ScriptedCore(script, delay_s=options.pop("delay_s", 0.0))
+        agent = Agent(core, home=tmp_path, **{"tools": (), **options})
+        made.append(agent)
+        return agent
+
+    yield make
+    for agent in made:
+        agent.close()
+
+
+class TreeMaker:
+    """Grows a tree step by step, as a run's events would."""
+
+    def __init__(self, task: Task | str = "q") -> None:
+        self.tree = Tree(task if isinstance(task, Task) else Task(prompt=task))
+
+    def add(
+        self,
+        action: Action | None = None,
+        *,
+        parent: int = 0,
+        seen: Observation | None = None,
+        logprob: float = -0.1,
+        status: str = "judged",
+        text: str = "words",
+    ) -> int:
+        """Add a node in one go and return its id."""
+        above, new = self.tree.nodes[parent], self.tree.next_id
+        node = Node(id=new, parent=parent, branch=above.branch or new, depth=above.depth + 1)
+        self.apply("asked", new, node.model_dump(mode="json"))
+        if action is not None:
+            thought = {"text": text, "action": action.model_dump(mode="json"), "mean_logprob": logprob}
+            self.apply("thought", new, thought)
+        if seen is not None:
+            self.apply("observed", new, seen.model_dump(mode="json"))
+        if status == "judged" and action is not None:
+            self.apply("judged", new, Verdict(score=0.5).model_dump(mode="json"))
+        elif status in ("failed", "cancelled"):
+            self.apply(status, new, {"text": "broke"})
+        return new
+
+    def apply(self, kind: Any, node: int | None, data: dict[str, Any]) -> None:
+        """Apply one event."""
+        self.tree.apply(Event(kind=kind, node=node, data=data))
+
+
+@pytest.fixture
+def grow() -> type[TreeMaker]:
+    """Return the tree maker."""
+    return TreeMaker
+
+
+def printed(text: str, *, ok: bool = True, answer: str | None = None) -> Observation:
+    """Return what a program's run looks like."""
+    return Observation(tool="python", ok=ok, text=text, outcome="ok" if ok else "error", answer=answer)

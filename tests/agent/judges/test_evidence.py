@@ -1,0 +1,82 @@
+"""Judge v1: checks before execution before agreement."""
+
+from __future__ import annotations
+
+import pytest
+
+from ponder.judges.evidence import EvidenceJudge
+from ponder.records import Answer, Browse, Observation, RunCode, SuccessCriterion, Task
+
+JUDGE = EvidenceJudge()
+
+
+def ran(answer: str) -> Observation:
+    return Observation(tool="python", ok=True, text=f"ANSWER: {answer}", answer=answer)
+
+
+def checked(passed: int, total: int = 3) -> Observation:
+    return Observation(tool="python", ok=passed == total, text="", passed=passed, total=total)
+
+
+def test_no_answer_yet(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    node = maker.add(RunCode(code="1/0"), seen=Observation(tool="python", ok=False, text="boom", outcome="error"))
+    assert JUDGE.best(maker.tree) is None
+    assert JUDGE.judge(maker.tree, [node])[node].score < 0.5
+
+
+def test_an_executed_answer_outweighs_an_opinion(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    maker.add(Answer(text="3"))
+    maker.add(RunCode(code="x"), seen=ran("4.0"))
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert best.answer == "4"
+
+
+def test_equal_answers_are_grouped(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    for answer in ("434.0", "434", "7"):
+        maker.add(RunCode(code=answer), seen=ran(answer))
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert (best.answer, best.votes, best.total) == ("434", 2, 3)
+    assert list(JUDGE.votes(maker.tree)) == [4.0, 2.0]
+
+
+def test_an_answer_that_stands_on_the_page_weighs_more(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    page = Observation(tool="browser", ok=True, text="The code word was quillfish.")
+    at = maker.add(Browse(op="goto", url="http://x"), seen=page)
+    maker.add(Answer(text="Quillfish"), parent=at)
+    maker.add(Answer(text="starfish"), parent=at)
+    assert list(JUDGE.votes(maker.tree)) == [2.0, 1.0]
+
+
+def test_visible_tests_decide(grow) -> None:  # type: ignore[no-untyped-def]
+    task = Task(prompt="q", success=SuccessCriterion(kind="tests", visible=("assert f() == 1",) * 3))
+    maker = grow(task)
+    maker.add(Answer(text="bad"), seen=checked(1), logprob=-0.01)
+    good = maker.add(Answer(text="good"), seen=checked(3), logprob=-0.9)
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert (best.answer, best.node) == ("good", good)
+    assert JUDGE.best_passed(maker.tree) == 1.0
+    assert JUDGE.judge(maker.tree, [good])[good].score == 1.0
+
+
+def test_other_visible_checks_decide_too(grow) -> None:  # type: ignore[no-untyped-def]
+    task = Task(prompt="q", success=SuccessCriterion(kind="regex", visible=(r"^\d{4}$",)))
+    maker = grow(task)
+    for answer in ("about 1900", "about 1900", "1911"):
+        maker.add(Answer(text=answer))
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert best.answer == "1911"
+
+
+def test_hidden_checks_are_never_looked_at(grow) -> None:  # type: ignore[no-untyped-def]
+    task = Task(prompt="q", success=SuccessCriterion(kind="python", hidden=("no_such_module:f",)))
+    maker = grow(task)
+    node = maker.add(Answer(text="x"))
+    assert JUDGE.judge(maker.tree, [node])[node].score == pytest.approx(2 / 3)

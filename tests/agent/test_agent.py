@@ -1,0 +1,194 @@
+"""The agent on the scripted core: every stop reason, the record, the library's three fronts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ponder import Agent, Budget, Result, SuccessCriterion, Task
+from ponder.core.scripted import ScriptedCore
+from ponder.errors import CoreError, UnknownName, UsageError
+from ponder.records import Prompt
+from ponder.search.best_of_n import BestOfN
+from ponder.store import open_store
+from ponder.tree import Event, Tree
+
+
+def always(text: str):  # type: ignore[no-untyped-def]
+    return lambda _prompt, _sample: text
+
+
+def kinds(home: Path, run: str) -> list[str]:
+    return [event.kind for event in open_store(home / "runs.sqlite").events(run)]
+
+
+def test_agreement_is_confident(make_agent) -> None:  # type: ignore[no-untyped-def]
+    result = make_agent(always(" Paris")).run("What is the capital of France?")
+    assert (result.answer, result.stop_reason) == ("Paris", "confident")
+    assert result.confidence >= 0.95
+    assert result.nodes == 4
+    assert result.ledger.by_tool["core"].calls == 4
+
+
+def test_disagreement_exhausts_the_samples(make_agent) -> None:  # type: ignore[no-untyped-def]
+    words = iter(["a", "b", "c", "d", "e", "f", "g", "h"])
+    result = make_agent(lambda _p, _s: next(words), strategy=BestOfN(4)).run("q")
+    assert (result.stop_reason, result.nodes) == ("exhausted", 4)
+    assert result.answer == "a"
+
+
+def test_no_answer_is_hopeless(make_agent) -> None:  # type: ignore[no-untyped-def]
+    result = make_agent(always("")).run("q")
+    assert (result.answer, result.stop_reason, result.confidence) == (None, "hopeless", 0.0)
+
+
+def test_a_spent_budget_gives_the_best_answer_so_far(make_agent) -> None:  # type: ignore[no-untyped-def]
+    words = iter(range(100))
+    agent = make_agent(lambda _p, _s: f"w{next(words)}", delay_s=0.1, strategy=BestOfN(64))
+    result = agent.run("q", budget=Budget(wall_seconds=0.6))
+    assert result.stop_reason == "budget"
+    assert result.answer is not None
+    assert result.elapsed_s < 2
+
+
+def test_tokens_are_a_budget_too(make_agent) -> None:  # type: ignore[no-untyped-def]
+    words = iter(range(100))
+    agent = make_agent(lambda _p, _s: f"w{next(words)}", delay_s=0.06, strategy=BestOfN(64))
+    assert agent.run("q", budget=Budget(tokens=200)).stop_reason == "budget"
+
+
+def test_interrupt_gives_the_best_answer_so_far(make_agent) -> None:  # type: ignore[no-untyped-def]
+    words = iter(range(100))
+    agent = make_agent(lambda _p, _s: f"w{next(words)}", delay_s=0.1, strategy=BestOfN(64))
+    threading.Timer(0.7, agent.interrupt).start()
+    result = agent.run("q")
+    assert result.stop_reason == "interrupted"
+    assert result.answer is not None
+
+
+def test_a_core_that_breaks_is_tried_again_once_then_told(make_agent) -> None:  # type: ignore[no-untyped-def]
+    class Fragile(ScriptedCore):
+        breaks = 1
+
+        async def sample(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            self.breaks -= 1
+            if self.breaks >= 0:
+                raise CoreError("the engine died")
+            return await super().sample(*args, **kwargs)
+
+    core = Fragile(always(" yes"))
+    assert make_agent([], core=core).run("q").answer == "yes"
+    core = Fragile(always(" yes"))
+    core.breaks = 99
+    result = make_agent([], core=core).run("q")
+    assert (result.answer, result.stop_reason) == (None, "error")
+    assert "the engine died" in result.warnings[-1]
+
+
+def test_every_event_is_recorded_and_rebuilds_the_tree(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    heard: list[Event] = []
+    result = make_agent(always(" Paris")).run("q", on_event=heard.append)
+    events = open_store(tmp_path / "runs.sqlite").events(result.run_id)
+    assert events == heard
+    assert events[0].data["manifest"]["core"] == "scripted"
+    tree = Tree.from_events(events)
+    assert len(tree.nodes) == result.nodes + 1
+    assert all(node.verdict for node in tree.nodes.values() if node.id)
+    assert Result.model_validate(events[-1].data) == result
+
+
+def test_bill_sums_to_total(make_agent) -> None:  # type: ignore[no-untyped-def]
+    ledger = make_agent(always(" Paris")).run("q").ledger
+    for key in ("calls", "cpu_user_s", "cpu_system_s", "wall_s", "tokens_in", "tokens_out", "cost"):
+        assert sum(getattr(row, key) for row in ledger.by_tool.values()) == pytest.approx(getattr(ledger.total, key))
+
+
+def test_checkpoints_stay_small(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = iter(range(1000))
+    agent = make_agent(lambda _p, _s: f"w{next(words)} " + "long " * 200, strategy=BestOfN(64))
+    agent.run("q")
+    agent.close()
+    assert sum(file.stat().st_size for file in tmp_path.glob("checkpoints.sqlite*")) < 1_000_000
+
+
+def test_resume_goes_on_from_the_last_event(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    whole = make_agent(always(" Paris")).run("q")
+    store = open_store(tmp_path / "runs.sqlite")
+    events = store.events(whole.run_id)
+    cut = next(i for i, event in enumerate(events) if event.kind == "judged")
+    store.create("cut-off", "q")
+    for i, event in enumerate(events[:cut]):
+        store.append("cut-off", i, event)
+    core = ScriptedCore(always(" Paris"))
+    result = make_agent([], core=core).resume("cut")
+    assert (result.answer, result.stop_reason) == ("Paris", "confident")
+    assert len(core.prompts) < 4, "what was finished is not asked again"
+    with pytest.raises(UsageError, match="has ended"):
+        make_agent(always("x")).resume("cut-off")
+
+
+def test_arun_and_stream_inside_a_running_loop(make_agent) -> None:  # type: ignore[no-untyped-def]
+    agent = make_agent(always(" Paris"))
+
+    async def use() -> None:
+        assert (await agent.arun("q")).answer == "Paris"
+        seen = [item async for item in agent.stream("q")]
+        assert isinstance(seen[-1], Result)
+        assert isinstance(seen[0], Event)
+        assert agent.run("q").answer == "Paris"  # the synchronous front works in here too (Jupyter)
+
+    asyncio.run(use())
+
+
+def test_leaving_a_stream_ends_the_search(make_agent) -> None:  # type: ignore[no-untyped-def]
+    words = iter(range(1000))
+    agent = make_agent(lambda _p, _s: f"w{next(words)}", delay_s=0.05, strategy=BestOfN(64))
+
+    async def use() -> None:
+        stream = agent.stream("q")
+        async for _ in stream:
+            break
+        await stream.aclose()
+
+    asyncio.run(use())
+    began = time.monotonic()
+    agent.close()
+    assert time.monotonic() - began < 5
+
+
+def test_visible_checks_guide_and_hidden_ones_stay_hidden(make_agent) -> None:  # type: ignore[no-untyped-def]
+    words = iter(["a guess", "1911", "x"])
+    core = ScriptedCore(lambda _p, _s: next(words))
+    criterion = SuccessCriterion(kind="regex", visible=(r"^\d{4}$",), hidden=("SECRET-CHECK",))
+    result = make_agent([], core=core).run(Task(prompt="Which year?", success=criterion))
+    assert (result.answer, result.stop_reason) == ("1911", "confident")
+    assert not any("SECRET" in message.content for prompt in core.prompts for message in prompt.messages)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_question_is_refused(make_agent, prompt: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match="empty"):
+        make_agent(always("x")).run(prompt)
+
+
+def test_unknown_names_are_refused_at_once() -> None:
+    with pytest.raises(UnknownName, match=r"qwen2.5-coder-0.5b"):
+        Agent("gpt-17")
+    with pytest.raises(UnknownName, match="python"):
+        Agent(ScriptedCore([]), tools=["hammer"])
+
+
+def test_the_kind_of_step_is_chosen_once_for_siblings(make_agent) -> None:  # type: ignore[no-untyped-def]
+    asked: list[str] = []
+
+    def script(prompt: Prompt, _sample: int) -> str:
+        asked.append(prompt.prefill)
+        return " 2" if prompt.prefill.endswith("way") else " Paris"
+
+    agent = make_agent(script, tools=("python",))
+    assert agent.run("q").answer == "Paris"
+    assert sum(prefill.endswith("way") for prefill in asked) == 1

@@ -1,0 +1,49 @@
+"""When two answers are one answer."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from ponder.answers import final_value, normalise, number, shown
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("434", "434.0"),
+        ("434", "434.00000000000006"),
+        ("12,586,269,025", "12586269025"),
+        ("$5", "5"),
+        ("Paris.", "paris"),
+        ("The Nile", "nile"),
+        ("The 2000th prime number is: 17389", "17389"),
+        ("x = 7.", "7"),
+        ('"quillfish"', "quillfish"),
+    ],
+)
+def test_same(one: str, other: str) -> None:
+    assert normalise(one) == normalise(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("434", "435"), ("1.5", "15"), ("yes", "no"), ("-3", "3")])
+def test_different(one: str, other: str) -> None:
+    assert normalise(one) != normalise(other)
+
+
+def test_long_integers_are_compared_exactly() -> None:
+    assert normalise(str(2**200)) != normalise(str(2**200 + 1))
+    assert number(str(2**200)) == Decimal(2**200)
+
+
+def test_final_value_reads_only_a_number_that_is_stated() -> None:
+    assert final_value("The capital is Paris") == "The capital is Paris"
+    assert final_value("there are 3 ways and the total is 12") == "12"
+
+
+@pytest.mark.parametrize(
+    ("raw", "nice"), [("434.0", "434"), ("17.5%", "17.5%"), ("3.140", "3.14"), ("Paris", "Paris"), ("1,000", "1,000")]
+)
+def test_shown(raw: str, nice: str) -> None:
+    assert shown(raw) == nice

@@ -1,0 +1,82 @@
+"""The event store: append-only, readable after a kill, clear when it cannot be used."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ponder.errors import RunNotFound, StoreError
+from ponder.store import Log, open_store
+from ponder.tree import Event, Tree
+
+
+def test_events_come_back_in_order(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "deep" / "runs.sqlite")
+    store.create("r1", "q")
+    log = Log(store, "r1")
+    heard: list[Event] = []
+    log.listen(heard.append)
+    log.write(Event(kind="started", data={"task": {"prompt": "q"}, "manifest": {}}))
+    log.write(Event(kind="failed", node=3, data={"text": "ü"}))
+    assert [event.kind for event in store.events("r1")] == ["started", "failed"]
+    assert store.events("r1") == heard
+
+
+def test_runs_are_found_by_how_their_id_begins(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "runs.sqlite")
+    for run in ("ab1", "ab2", "c_1"):
+        store.create(run, "q")
+    assert store.find("c_") == "c_1"
+    with pytest.raises(RunNotFound, match="several"):
+        store.find("ab")
+    with pytest.raises(RunNotFound, match="no run"):
+        store.find("c%")
+    with pytest.raises(RunNotFound):
+        store.events("nowhere")
+
+
+def test_a_used_number_cannot_be_used_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "runs.sqlite")
+    store.append("r", 0, Event(kind="cancelled", node=1))
+    with pytest.raises(StoreError):
+        store.append("r", 0, Event(kind="cancelled", node=2))
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="PONDER_HOME"):
+        open_store(tmp_path / "file" / "runs.sqlite")
+    (tmp_path / "rubbish.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        open_store(tmp_path / "rubbish.sqlite")
+
+
+WRITER = """
+import sys
+from ponder.store import open_store, Log
+from ponder.tree import Event
+store = open_store(sys.argv[1])
+store.create("r", "q")
+log = Log(store, "r")
+log.write(Event(kind="started", data={"task": {"prompt": "q"}}))
+node = {"id": 0, "parent": 0, "branch": 1, "depth": 1}
+for i in range(1, 10**6):
+    log.write(Event(kind="asked", data=node | {"id": i}))
+    print(i, flush=True)
+"""
+
+
+def test_what_was_written_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    written = [int(writer.stdout.readline()) for _ in range(20)]
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    tree = Tree.from_events(open_store(path).events("r"))
+    assert set(written) <= set(tree.nodes)
