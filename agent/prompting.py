@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from ponder.actions import one_of, page_grammar, parse, program_grammar
 from ponder.prompts import PromptSet, load_prompts
@@ -26,8 +27,9 @@ from ponder.records import (
     Task,
 )
 
-_REF = re.compile(r"\[ref=(\w+)\]")
-_MORE = re.compile(r'"more"|read more', re.IGNORECASE)
+# How the browser tool writes what can be clicked, and that there is more of the page.
+_REF = re.compile(r"\[((?:f\d+)?e\d+) ")
+_MORE = 'Read "more"'
 
 
 class StepRequest(Record):
@@ -61,8 +63,8 @@ class Prompting:
     def choose(self, tree: TreeView, parent: int, kinds: Sequence[StepKind]) -> StepRequest:
         """Return the request whose one-token answer picks among `kinds`. Read it with `chosen`."""
         grammar = one_of([self.prompts.ways[kind] for kind in kinds])
-        prompt = Prompt(messages=self._messages(tree, parent), prefill=self.prompts.choose)
-        return StepRequest(prompt=prompt, params=SamplingParams(temperature=0.0, max_tokens=4, grammar=grammar))
+        params = SamplingParams(temperature=0.0, max_tokens=4, grammar=grammar)
+        return StepRequest(prompt=self._prompt(tree, parent, "choose"), params=params)
 
     def chosen(self, text: str, kinds: Sequence[StepKind]) -> StepKind:
         """Return the kind that the core picked; the first one when its words name none."""
@@ -73,46 +75,49 @@ class Prompting:
 
     def step(self, tree: TreeView, parent: int, kind: StepKind) -> StepRequest:
         """Return the request for a new step of this kind below `parent`."""
-        messages = self._messages(tree, parent)
-        params = SamplingParams(max_tokens=self._max_tokens)
-        if kind == "code":
-            params = params.model_copy(
-                update={"grammar": program_grammar(self.prompts.modules), "stop": ("\n```",)}
-            )
-            prefill = self.prompts.tests_prefill if has_tests(tree.task) else self.prompts.code_prefill
-            return StepRequest(prompt=Prompt(messages=messages, prefill=prefill), params=params)
+        params: dict[str, Any] = {"max_tokens": self._max_tokens}
         line = tree.path(parent)
-        if kind == "browse" and line and line[-1].observation is not None:
-            page = line[-1].observation.text
-            grammar = page_grammar(list(dict.fromkeys(_REF.findall(page))), more=bool(_MORE.search(page)))
-            params = params.model_copy(update={"grammar": grammar, "stop": ("\n",)})
-            return StepRequest(prompt=Prompt(messages=messages), params=params)
-        if line:  # after an observation the answer is one line; only a task without one may want a whole text
-            params = params.model_copy(update={"stop": ("\n",)})
-        return StepRequest(prompt=Prompt(messages=messages, prefill=self.prompts.answer_prefill), params=params)
+        if kind == "code":
+            name = "tests" if has_tests(tree.task) else "code"
+            params |= {"grammar": program_grammar(self.prompts.programs.modules), "stop": ("\n```",)}
+        elif kind == "browse" and line and line[-1].observation is not None:
+            name, page = "browse", line[-1].observation.text
+            params |= {"grammar": page_grammar(_refs(page), more=_MORE in page), "stop": ("\n",)}
+        else:
+            name = "answer"
+            if line:  # after an observation the answer is one line; only a task without one may want a whole text
+                params["stop"] = ("\n",)
+        return StepRequest(prompt=self._prompt(tree, parent, name), params=SamplingParams(**params))
 
     def read(self, tree: TreeView, request: StepRequest, text: str) -> Action:
         """Return the action that the core's words are."""
         return parse(request.prompt.prefill + text, code_is_answer=has_tests(tree.task))
 
-    def _messages(self, tree: TreeView, parent: int) -> tuple[Message, ...]:
-        system = self.prompts.system_tests if has_tests(tree.task) else self.prompts.system
-        messages = [Message(role="system", content=system), Message(role="user", content=_question(tree.task))]
+    def _prompt(self, tree: TreeView, parent: int, name: str) -> Prompt:
+        messages = [
+            Message(role="system", content=self.prompts.system[name].strip()),
+            Message(role="user", content=self._question(tree.task)),
+        ]
         for node in tree.path(parent):
             messages += self._turns(tree.task, node)
-        return tuple(messages)
+        return Prompt(messages=tuple(messages), prefill=self.prompts.prefill[name])
+
+    def _question(self, task: Task) -> str:
+        parts = [*task.context, task.prompt]
+        if has_tests(task) and task.success is not None and task.success.visible:
+            parts.append(self.prompts.turns.tests.format(tests="\n".join(task.success.visible)))
+        return "\n\n".join(parts)
 
     def _turns(self, task: Task, node: Node) -> list[Message]:
-        said = Message(role="assistant", content=_said(task, node))
-        seen = node.observation
+        said, seen, turns = Message(role="assistant", content=_said(task, node)), node.observation, self.prompts.turns
         if seen is None:
-            return [said, Message(role="user", content=self.prompts.no_answer)]
-        if isinstance(node.action, Browse):
-            text = self.prompts.after_page.format(text=seen.text, task=task.prompt)
+            text = turns.no_answer
+        elif isinstance(node.action, Browse):
+            text = turns.after_page.format(text=seen.text, task=task.prompt)
         elif seen.ok and isinstance(node.action, RunCode):
-            text = self.prompts.after_output.format(text=seen.text)
+            text = turns.after_output.format(text=seen.text)
         else:
-            text = self.prompts.after_error.format(text=seen.text)
+            text = turns.after_error.format(text=seen.text)
         return [said, Message(role="user", content=text)]
 
 
@@ -121,11 +126,8 @@ def has_tests(task: Task) -> bool:
     return task.success is not None and task.success.kind == "tests"
 
 
-def _question(task: Task) -> str:
-    parts = [*task.context, task.prompt]
-    if has_tests(task) and task.success is not None and task.success.visible:
-        parts.append("It must pass:\n" + "\n".join(task.success.visible))
-    return "\n\n".join(parts)
+def _refs(page: str) -> list[str]:
+    return list(dict.fromkeys(_REF.findall(page)))
 
 
 def _said(task: Task, node: Node) -> str:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from ponder.cli.ask import EPILOG, ask
@@ -15,6 +14,8 @@ from ponder.cli.models import models
 from ponder.cli.runs import runs
 from ponder.errors import PonderError
 
+# typer carries its own copy of click; these are that copy's base errors, whichever it is.
+_ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EXIT_USAGE, EXIT_MACHINE, EXIT_INTERRUPTED = 2, 5, 130
 
 app = typer.Typer(
@@ -51,16 +52,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return EXIT_USAGE
-    except click.ClickException as error:
-        _complain(error.format_message())
-        return error.exit_code
     except PonderError as error:
         _complain(str(error))
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -69,6 +64,12 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         _complain(str(error))
         return EXIT_MACHINE
+    except _ClickError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            _complain(f"{error.format_message()} (see `ponder --help`)")
+        return EXIT_USAGE
 
 
 def _complain(message: str) -> None:

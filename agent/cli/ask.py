@@ -57,8 +57,7 @@ def ask(
     from ponder.models import showing
     from ponder.parts import DEFAULT_CORE, make_strategy
 
-    hosts = HostRules(allow_private=allow_private, permitted=frozenset(allow_host or []))
-    _check_urls(task, hosts)
+    hosts = _hosts(task, allow_private, allow_host or [])
     with showing() as progress:
         agent = Agent(
             core or DEFAULT_CORE,
@@ -115,11 +114,16 @@ def _read_tests(path: Path) -> tuple[str, ...]:
     return tuple(ast.get_source_segment(source, statement) or "" for statement in tree.body)
 
 
-def _check_urls(task: Task, hosts: HostRules) -> None:
+def _hosts(task: Task, allow_private: bool, allowed: list[str]) -> HostRules:
+    try:
+        hosts = HostRules(allow_private=allow_private, permitted=frozenset(allowed))
+    except ValueError as error:
+        raise UsageError(f"--allow-host: {error}") from error
     for url in task.urls:
         verdict = hosts.check_url(url)
         if not verdict.allowed:
             raise UsageError(f"cannot open {url}: {verdict.why}", fix="see --allow-private and --allow-host")
+    return hosts
 
 
 def _finish(result: Result, *, as_json: bool) -> int:

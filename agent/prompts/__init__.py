@@ -11,23 +11,31 @@ from ponder.records import Record
 CURRENT = "v1"
 
 
-class PromptSet(Record):
-    """The texts of one prompt version. `{tools}`-like fields are filled by `ponder.prompting`."""
+class Turns(Record):
+    """What the user's side says after a step; fields in braces are filled in."""
 
-    version: str
-    system: str
-    system_tests: str
-    choose: str
-    ways: dict[str, str]
-    code_prefill: str
-    tests_prefill: str
-    answer_prefill: str
     after_output: str
     after_error: str
     after_page: str
     no_answer: str
-    page: str
+    tests: str
+
+
+class Programs(Record):
+    """What programs may use."""
+
     modules: tuple[str, ...]
+
+
+class PromptSet(Record):
+    """The texts of one prompt version. `system` and `prefill` are by kind of step, `choose` and `tests` among them."""
+
+    version: str
+    system: dict[str, str]
+    prefill: dict[str, str]
+    turns: Turns
+    programs: Programs
+    ways: dict[str, str]
 
 
 @cache

@@ -1,0 +1,59 @@
+"""What the core is asked, kind by kind."""
+
+from __future__ import annotations
+
+from ponder.prompting import Prompting
+from ponder.records import Answer, Browse, Observation, RunCode, SuccessCriterion, Task
+
+PROMPTING = Prompting(["python", "browser"])
+PAGE = Observation(
+    tool="browser", ok=True, text='URL: http://a/\n<<<PAGE\n[e4 link: More]\nPAGE>>>\nRead "more" for the next part.'
+)
+
+
+def test_a_code_step_begins_with_its_fence_and_may_import_only_what_exists(grow) -> None:  # type: ignore[no-untyped-def]
+    request = PROMPTING.step(grow("What is 2+2?").tree, 0, "code")
+    assert request.prompt.prefill == "```python\n"
+    assert [message.role for message in request.prompt.messages] == ["system", "user"]
+    assert request.prompt.messages[-1].content == "What is 2+2?"
+    assert request.params.grammar is not None
+    assert "sympy" not in request.params.grammar
+
+
+def test_the_path_is_told_in_turns(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    seen = Observation(tool="python", ok=False, text="NameError: x", outcome="error")
+    first = maker.add(RunCode(code="x"), seen=seen)
+    messages = PROMPTING.step(maker.tree, first, "code").prompt.messages
+    assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
+    assert messages[2].content == "```python\nx\n```"
+    assert "NameError" in messages[3].content
+
+
+def test_after_a_page_only_its_own_elements_can_be_clicked(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    page = maker.add(Browse(op="goto", url="http://a/"), seen=PAGE)
+    grammar = PROMPTING.step(maker.tree, page, "browse").params.grammar or ""
+    assert '"e4"' in grammar
+    assert "read more" in grammar
+
+
+def test_a_task_with_tests_is_answered_by_a_program(grow) -> None:  # type: ignore[no-untyped-def]
+    criterion = SuccessCriterion(kind="tests", visible=("assert f() == 1",), hidden=("SECRET",))
+    task = Task(prompt="Write f", success=criterion)
+    maker = grow(task)
+    request = PROMPTING.step(maker.tree, 0, "code")
+    assert "assert f() == 1" in request.prompt.messages[-1].content
+    assert "SECRET" not in str(request)
+    assert PROMPTING.kinds(maker.tree) == ["code"]
+    assert PROMPTING.read(maker.tree, request, "def f(): return 1\n```") == Answer(text="def f(): return 1")
+
+
+def test_choosing_takes_one_token_of_a_grammar(grow) -> None:  # type: ignore[no-untyped-def]
+    tree = grow().tree
+    kinds = PROMPTING.kinds(tree)
+    request = PROMPTING.choose(tree, 0, kinds)
+    assert request.params.grammar == 'root ::= " 1" | " 2"'
+    assert PROMPTING.chosen(" 2", kinds) == "answer"
+    assert PROMPTING.chosen("rubbish", kinds) == "code"
+    assert Prompting([]).kinds(tree) == ["answer"]
