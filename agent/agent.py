@@ -29,7 +29,16 @@ from ponder.judges.checks import validate
 from ponder.judges.evidence import EvidenceJudge
 from ponder.ledger import Ledger, Meter, Prices
 from ponder.models import Progress
-from ponder.parts import DEFAULT_CORE, TOOLS, check_core, check_tools, default_home, open_core, open_tools
+from ponder.parts import (
+    DEFAULT_CORE,
+    TOOLS,
+    check_core,
+    check_tools,
+    default_home,
+    make_strategy,
+    open_core,
+    open_tools,
+)
 from ponder.policies.adaptive import AdaptiveConsistency
 from ponder.policies.features import extract
 from ponder.policies.hosts import HostRules
@@ -38,7 +47,6 @@ from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Charge, Limits, Result, Task
 from ponder.running import Search, run_search, write_end
 from ponder.sandboxes.groups import group_factory
-from ponder.search.best_of_n import BestOfN
 from ponder.store import Log, Store, open_store
 from ponder.tree import Event, Tree
 
@@ -88,7 +96,7 @@ class Agent:
         plan = _Plan(
             core=check_core(core) if isinstance(core, str) else core,
             tools=check_tools(tools),
-            strategy=strategy or BestOfN(),
+            strategy=strategy or make_strategy(tools),
             judge=judge or EvidenceJudge(),
             policy=policy or AdaptiveConsistency(),
             limits=limits or Limits(),

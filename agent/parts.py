@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ponder.core.engine import EngineSettings
 from ponder.errors import UnknownName
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
 from ponder.policies.hosts import HostRules
+from ponder.prompting import step_kinds
 from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Strategy, Tool
 from ponder.search.best_of_n import BestOfN
 
@@ -45,12 +46,13 @@ def check_core(name: str) -> str:
     return name
 
 
-def make_strategy(name: str, samples: int) -> Strategy:
-    """Return the strategy of that name, taking so many samples at most. Raises UnknownName."""
+def make_strategy(tools: Collection[str], name: str = BestOfN.name, samples: int | None = None) -> Strategy:
+    """Return the strategy of that name for these tools, taking so many samples at most. Raises UnknownName."""
     known = {BestOfN.name: BestOfN}
     if name not in known:
         raise UnknownName("strategy", name, list(known))
-    return known[name](samples)
+    kinds = step_kinds(tools)
+    return known[name](kinds=kinds) if samples is None else known[name](samples, kinds=kinds)
 
 
 async def open_core(name: str, groups: GroupFactory, progress: Progress | None) -> Core:

@@ -7,7 +7,7 @@ one node share the whole prompt before it, so that the engine computes it once.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ponder.actions import one_of, page_grammar, parse, program_grammar
@@ -54,11 +54,7 @@ class Prompting:
 
     def kinds(self, tree: TreeView) -> list[StepKind]:
         """Return the kinds of step that the core may choose from, the likeliest first."""
-        if has_tests(tree.task):
-            return ["code"]
-        if "python" not in self._tools:
-            return ["answer"]
-        return ["code", "answer"]
+        return ["code"] if has_tests(tree.task) else step_kinds(self._tools)
 
     def choose(self, tree: TreeView, parent: int, kinds: Sequence[StepKind]) -> StepRequest:
         """Return the request whose one-token answer picks among `kinds`. Read it with `chosen`."""
@@ -74,9 +70,11 @@ class Prompting:
         return kinds[0]
 
     def step(self, tree: TreeView, parent: int, kind: StepKind) -> StepRequest:
-        """Return the request for a new step of this kind below `parent`."""
-        params: dict[str, Any] = {"max_tokens": self._max_tokens}
+        """Return the request for a new step below `parent`: of this kind, if the tools allow it."""
+        if kind == "code" and kind not in self.kinds(tree):
+            kind = "answer"
         line = tree.path(parent)
+        params: dict[str, Any] = {"max_tokens": self._max_tokens}
         if kind == "code":
             name = "tests" if has_tests(tree.task) else "code"
             params |= {"grammar": program_grammar(self.prompts.programs.modules), "stop": ("\n```",)}
@@ -87,6 +85,7 @@ class Prompting:
             name = "answer"
             if line:  # after an observation the answer is one line; only a task without one may want a whole text
                 params["stop"] = ("\n",)
+        params["temperature"] = self.prompts.temperature[name]
         return StepRequest(prompt=self._prompt(tree, parent, name), params=SamplingParams(**params))
 
     def read(self, tree: TreeView, request: StepRequest, text: str) -> Action:
@@ -119,6 +118,11 @@ class Prompting:
         else:
             text = turns.after_error.format(text=seen.text)
         return [said, Message(role="user", content=text)]
+
+
+def step_kinds(tools: Collection[str]) -> list[StepKind]:
+    """Return the kinds of step that these tools allow, the likeliest first."""
+    return ["code", "answer"] if "python" in tools else ["answer"]
 
 
 def has_tests(task: Task) -> bool:

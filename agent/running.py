@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
 from ponder.records import Budget, Completion, Features, Limits, Result
 from ponder.store import Log
 from ponder.tree import Event, Tree
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ async def run_search(
             await run_graph(search.graph, state, deps)
         except PonderError as error:
             problem = str(error)
+        except Exception as error:  # a bug of ours or of a part that was plugged in: what was found is not lost to it
+            _LOG.debug("the search broke", exc_info=True)
+            problem = f"the search broke: {type(error).__name__}: {error}"
         finally:
             for node in await deps.flight.cancel():
                 deps.write("cancelled", node)

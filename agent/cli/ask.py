@@ -34,7 +34,7 @@ def ask(
     budget_wall: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     budget_tokens: Annotated[int | None, typer.Option(help="Stop after this many computed tokens.")] = None,
     strategy: Annotated[str, typer.Option(help="How to search: best-of-n.")] = "best-of-n",
-    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 8,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 6,
     tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
     url: Annotated[list[str] | None, typer.Option(help="A page to answer from; may be repeated.")] = None,
     allow_private: Annotated[
@@ -55,14 +55,15 @@ def ask(
     from ponder.agent import Agent
     from ponder.cli.view import watching
     from ponder.models import showing
-    from ponder.parts import DEFAULT_CORE, make_strategy
+    from ponder.parts import DEFAULT_CORE, check_tools, make_strategy
 
     hosts = _hosts(task, allow_private, allow_host or [])
+    names = check_tools([name.strip() for name in tools.split(",") if name.strip()])
     with showing() as progress:
         agent = Agent(
             core or DEFAULT_CORE,
-            tools=[name.strip() for name in tools.split(",") if name.strip()],
-            strategy=make_strategy(strategy, samples),
+            tools=names,
+            strategy=make_strategy(names, strategy, samples),
             hosts=hosts,
             progress=progress,
             whole_process=True,

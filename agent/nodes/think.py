@@ -50,19 +50,11 @@ async def _harvest(pending: list[int], deps: Deps) -> list[Harvest]:
         kind = node.kind
         if kind == "free":
             if parent not in chosen:
-                chosen[parent] = _as_before(parent, deps) or await _choose(node, deps)
+                chosen[parent] = await _choose(node, deps)
             kind = chosen[parent]
         wanted.append((node.id, deps.prompting.step(deps.tree, parent, kind)))
     deps.flight.submit(wanted)
     return await deps.flight.harvest()
-
-
-def _as_before(parent: int, deps: Deps) -> StepKind | None:
-    """Return the kind that was chosen here in an earlier round; asking again would cost and say the same."""
-    for sibling in deps.tree.children(parent):
-        if sibling.kind == "free" and sibling.action is not None:
-            return "code" if sibling.action.type == "run_code" else "answer"
-    return None
 
 
 async def _choose(node: Node, deps: Deps) -> StepKind:

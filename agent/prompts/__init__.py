@@ -28,11 +28,12 @@ class Programs(Record):
 
 
 class PromptSet(Record):
-    """The texts of one prompt version. `system` and `prefill` are by kind of step, `choose` and `tests` among them."""
+    """The texts of one prompt version; `system`, `prefill`, `temperature` are by kind of step."""
 
     version: str
     system: dict[str, str]
     prefill: dict[str, str]
+    temperature: dict[str, float]
     turns: Turns
     programs: Programs
     ways: dict[str, str]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ponder.answers import normalise
 from ponder.protocols import TreeView
 from ponder.records import Answer, Browse, Expansion, Node, Reason, RunCode, StepKind
+
+_SHORT_WORDS = 12
+"""Longer answers are texts: that no two agree says nothing."""
 
 
 class BestOfN:
@@ -14,12 +18,24 @@ class BestOfN:
     A branch that has no answer yet goes on: a program that failed is revised, one that printed no answer is read, a
     page that was opened is answered from. A branch that repeats itself is given up, and so is one after `max_depth`
     steps. Pages that the task names are opened once, before the branches part.
+
+    What kind of step a branch begins with is the core's choice in the first round. As long as the answers of one kind
+    all differ, the next round takes another kind of `kinds`.
     """
 
     name = "best-of-n"
 
-    def __init__(self, max_samples: int = 8, *, first: int = 2, step: int = 2, max_depth: int = 4) -> None:
+    def __init__(
+        self,
+        max_samples: int = 6,
+        *,
+        first: int = 2,
+        step: int = 2,
+        max_depth: int = 4,
+        kinds: Sequence[StepKind] = ("code", "answer"),
+    ) -> None:
         self.max_samples = max_samples
+        self._kinds = tuple(kinds)
         self._first, self._step, self._max_depth = min(first, max_samples), step, max_depth
 
     def ask(self, tree: TreeView) -> Sequence[Expansion]:
@@ -37,12 +53,25 @@ class BestOfN:
             return []
         wanted = self._step if heads else self._first
         width = min(wanted, self.max_samples - len(heads))
-        kind: StepKind = "browse" if base and _page_is_there(tree.nodes[base]) else "free"
+        kind = "browse" if base and _page_is_there(tree.nodes[base]) else self._kind(tree, heads)
         return [Expansion(parent=base, kind=kind)] * width
 
     def tell(self, tree: TreeView, judged: Sequence[int]) -> Mapping[int, float]:
         """Branches are independent: a node's value is its own score."""
         return {node: verdict.score for node in judged if (verdict := tree.nodes[node].verdict) is not None}
+
+    def _kind(self, tree: TreeView, heads: Sequence[Node]) -> StepKind:
+        """Return how the next branches begin: as the last ones did, unless these could not agree on anything."""
+        begun = [kind for kind in map(_began_with, heads) if kind is not None]
+        if not begun:
+            return "free"
+        last = begun[-1]
+        ends = [self._end(tree, head) for head in heads if _began_with(head) == last]
+        answers = [end.answer for end in ends if end.answer]
+        differ = len(answers) > 1 and len({normalise(answer) for answer in answers}) == len(answers)
+        short = all(len(answer.split()) <= _SHORT_WORDS for answer in answers)
+        others = [kind for kind in self._kinds if kind != last]
+        return others[0] if differ and short and others else last
 
     def _base(self, tree: TreeView) -> int | Expansion:
         """Return the node that branches start from, or the next page to open on the way to it."""
@@ -64,6 +93,15 @@ class BestOfN:
         depth = end.depth - tree.nodes[base].depth
         finished = (end.answer and not _fails_checks(end)) or _repeats_itself(tree, end)
         return end.status == "judged" and not finished and depth < self._max_depth
+
+
+def _began_with(head: Node) -> StepKind | None:
+    match head.action:
+        case RunCode():
+            return "code"
+        case Answer() | Reason():
+            return "answer"
+    return None
 
 
 def _fails_checks(node: Node) -> bool:

@@ -89,6 +89,13 @@ def test_a_core_that_breaks_is_tried_again_once_then_told(make_agent) -> None:  
     assert "the engine died" in result.warnings[-1]
 
 
+def test_a_part_that_has_a_bug_does_not_take_the_answer_with_it(make_agent) -> None:  # type: ignore[no-untyped-def]
+    words = iter([" Paris", " Rome"])
+    result = make_agent(lambda _p, _s: next(words)).run("q")
+    assert (result.answer, result.stop_reason) == ("Paris", "error")
+    assert "StopIteration" in result.warnings[-1]
+
+
 def test_every_event_is_recorded_and_rebuilds_the_tree(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     heard: list[Event] = []
     result = make_agent(always(" Paris")).run("q", on_event=heard.append)

@@ -75,3 +75,14 @@ def test_tell_gives_each_node_its_own_score(grow) -> None:  # type: ignore[no-un
     maker = grow()
     node = maker.add(Answer(text="7"))
     assert BestOfN().tell(maker.tree, [node]) == {node: 0.5}
+
+
+def test_while_answers_of_one_kind_all_differ_the_other_kind_is_tried(grow) -> None:  # type: ignore[no-untyped-def]
+    strategy, maker = BestOfN(8, first=2), grow()
+    maker.add(Answer(text="24"))
+    assert BestOfN(8, first=1).ask(maker.tree)[0].kind == "answer"
+    maker.add(Answer(text="10"))
+    assert strategy.ask(maker.tree) == [Expansion(parent=0, kind="code")] * 2
+    assert BestOfN(8, kinds=("answer",)).ask(maker.tree)[0].kind == "answer"
+    maker.add(Answer(text="10"))
+    assert strategy.ask(maker.tree)[0].kind == "answer"
