@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -15,7 +16,7 @@ from ponder.cli.runs import runs
 from ponder.errors import PonderError
 
 # typer carries its own copy of click; these are that copy's base errors, whichever it is.
-_ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EXIT_USAGE, EXIT_MACHINE, EXIT_INTERRUPTED = 2, 5, 130
 
 app = typer.Typer(

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from ponder.records import Bill, Result, StopReason, ToolBill
 
+_WIDE = 160  # columns, where no terminal sets them
+
 EXIT_CODES: dict[StopReason, int] = {
     "confident": 0,
     "not_worth_it": 0,
@@ -42,24 +44,28 @@ def print_result(result: Result) -> None:
     """Print the answer on standard output; why the search stopped and what it cost on standard error."""
     if result.answer is not None:
         print(result.answer, flush=True)
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
+    found = f"confidence {result.confidence:.2f}" if result.answer is not None else "no answer"
     console.print(
-        f"[bold]{result.stop_reason}[/bold]  confidence {result.confidence:.2f}  "
-        f"{result.nodes} steps  {result.elapsed_s:.1f} s  run {result.run_id}"
-        if result.answer is not None
-        else f"[bold]{result.stop_reason}[/bold]  no answer  {result.nodes} steps  {result.elapsed_s:.1f} s  "
+        f"[bold]{result.stop_reason}[/bold]  {found}  {result.nodes} steps  {result.elapsed_s:.1f} s  "
         f"run {result.run_id}"
     )
     console.print(bill_table(result.ledger))
 
 
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that does not squeeze tables where no terminal limits the width."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+
+
 def bill_table(bill: Bill) -> Table:
     """Return the bill as a table, a tool a row."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (("tool", "left"), ("calls", "right"), ("CPU s", "right"), ("user", "right"),
-                          ("system", "right"), ("peak MB", "right"), ("tokens in", "right"), ("cached", "right"),
-                          ("out", "right"), ("cost", "right"), ("measured by", "left")):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("tool")
+    for name in ("calls", "CPU s", "user", "sys", "MB", "tok. in", "cached", "out", "cost"):
+        table.add_column(name, justify="right")
+    table.add_column("measured by")
     for tool, row in sorted(bill.by_tool.items(), key=lambda item: -item[1].cpu_s):
         table.add_row(tool, *_cells(row))
     table.add_row("total", *_cells(bill.total), style="bold")

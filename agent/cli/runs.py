@@ -6,12 +6,11 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree as Drawing
 
-from ponder.cli.output import bill_table, exit_code, note, print_json, print_result
+from ponder.cli.output import bill_table, exit_code, make_console, note, print_json, print_result
 from ponder.records import Bill, Node
 from ponder.store import Store, open_store
 from ponder.tree import Event, Tree
@@ -37,7 +36,9 @@ def list_runs(
         print_json({"runs": [run.model_dump(mode="json") for run in found]})
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("run", "when", "stopped", "conf.", "steps", "CPU s", "answer", "question"):
+    for name in ("run", "when", "stopped", "conf.", "steps", "CPU s"):
+        table.add_column(name, no_wrap=True)
+    for name in ("answer", "question"):
         table.add_column(name, overflow="ellipsis", no_wrap=True)
     for run in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
@@ -45,7 +46,7 @@ def list_runs(
         cpu = "" if run.cpu_s is None else f"{run.cpu_s:.1f}"
         answer, prompt = (escape(" ".join((text or "").split())) for text in (run.answer, run.prompt))
         table.add_row(run.id, when, run.stop_reason or "cut off", confidence, str(run.nodes), cpu, answer[:30], prompt)
-    Console().print(table)
+    make_console().print(table)
 
 
 @runs.command()
@@ -62,7 +63,7 @@ def show(
     if as_json:
         print_json(_as_json(run, tree, events, ended))
         return
-    console = Console(highlight=False)
+    console = make_console()
     drawing = Drawing(f"[bold]{escape(tree.task.prompt)}[/bold]  ({run})")
     _grow(drawing, tree, 0)
     console.print(drawing)

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import deque
 from pathlib import Path
 
 from ponder.errors import CoreError, ModelError
@@ -58,6 +59,8 @@ class Engine:
         self._group: ProcessGroup | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._folder: Path | None = None
+        self._words: deque[str] = deque(maxlen=40)  # the last lines that the process said
+        self._drains: list[asyncio.Task[None]] = []
         self._ended = _NOTHING  # what earlier processes of this engine used: a restart does not forget
 
     @property
@@ -84,6 +87,8 @@ class Engine:
             start_new_session=True,  # Ctrl-C at the terminal is ours to handle, not the engine's
         )
         self._group.attach(self._process.pid)
+        assert self._process.stderr is not None
+        self._drains = [asyncio.create_task(self._drain(self._process.stderr))]
         try:
             await asyncio.wait_for(self._get_ready(), _START_TIMEOUT_S)
         except TimeoutError:
@@ -109,17 +114,22 @@ class Engine:
                 said = json.loads(line)
                 if isinstance(said, dict) and said.get("ready"):
                     self.version = said["engine"]
+                    self._drains.append(asyncio.create_task(self._drain(self._process.stdout)))
                     return
         raise await self._why_it_died()
 
+    async def _drain(self, stream: asyncio.StreamReader) -> None:
+        """Read to the end: a process whose pipe is full stands still."""
+        while piece := await stream.read(4096):
+            self._words.extend(line for line in piece.decode(errors="replace").splitlines() if line.strip())
+
     async def _why_it_died(self) -> CoreError | ModelError:
         assert self._process is not None
-        assert self._process.stderr is not None
-        words = (await self._process.stderr.read()).decode(errors="replace").strip().splitlines()
         await self._process.wait()
-        last = words[-1].strip() if words else f"exit status {self._process.returncode}"
+        await asyncio.gather(*self._drains)
+        last = self._words[-1].strip() if self._words else f"exit status {self._process.returncode}"
         name = self.settings.model.name
-        if any(sign in "\n".join(words).lower() for sign in ("load model", "loading model", "gguf", "magic")):
+        if any(sign in "\n".join(self._words).lower() for sign in ("load model", "loading model", "gguf", "magic")):
             return ModelError(f"the engine cannot load {name}: {last}", fix="try `ponder models pull NAME --force`")
         return CoreError(f"the engine ended while it loaded {name}: {last}", fix="see `ponder doctor`")
 
@@ -139,6 +149,10 @@ class Engine:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+        for drain in self._drains:
+            drain.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
+        self._drains.clear()
         if self._group is not None:
             self._group.kill()
             self._ended = self.read()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ponder.answers import normalise
+from ponder.prompting import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Answer, Browse, Expansion, Node, Reason, RunCode, StepKind
 
@@ -15,9 +16,11 @@ _SHORT_WORDS = 12
 class BestOfN:
     """Samples up to `max_samples` independent branches, `first` in the first round and `step` in each later one.
 
-    A branch that has no answer yet goes on: a program that failed is revised, one that printed no answer is read, a
-    page that was opened is answered from. A branch that repeats itself is given up, and so is one after `max_depth`
-    steps. Pages that the task names are opened once, before the branches part.
+    A branch that has no answer yet goes on: a program that printed no answer is read, a page that was opened is
+    answered from, a program that failed is revised, but for tasks without tests only while no branch has an answer:
+    a small core repairs for twice the price of a fresh sample, and worse (arXiv 2604.21950). A branch that repeats
+    itself is given up, and so is one after `max_depth` steps. Pages that the task names are opened once, before the
+    branches part.
 
     What kind of step a branch begins with is the core's choice in the first round. As long as the answers of one kind
     all differ, the next round takes another kind of `kinds`.
@@ -47,6 +50,8 @@ class BestOfN:
             return []  # the page is still on its way
         heads = tree.children(base)
         open_ends = [end for end in (self._end(tree, head) for head in heads) if self._goes_on(tree, end, base)]
+        if any(node.answer for node in tree.nodes.values()) and not has_tests(tree.task):
+            open_ends = [end for end in open_ends if not _failed_program(end)]
         if open_ends:
             return [Expansion(parent=end.id, kind=_next_kind(end)) for end in open_ends]
         if any(self._end(tree, head).status in ("asked", "thought", "observed") for head in heads):
@@ -102,6 +107,10 @@ def _began_with(head: Node) -> StepKind | None:
         case Answer() | Reason():
             return "answer"
     return None
+
+
+def _failed_program(end: Node) -> bool:
+    return isinstance(end.action, RunCode) and end.observation is not None and not end.observation.ok
 
 
 def _fails_checks(node: Node) -> bool:

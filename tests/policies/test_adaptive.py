@@ -26,7 +26,7 @@ def features(**given: Any) -> Features:
     ("given", "reason"),
     [
         ({"votes": (4.0,), "samples": 2, "answered": 2}, "confident"),
-        ({"votes": (3.0,), "samples": 3}, None),
+        ({"votes": (2.0,), "samples": 2, "answered": 2}, None),
         ({"votes": (2.0, 2.0)}, None),
         ({"votes": (5.0, 2.0), "samples": 7, "answered": 5}, "not_worth_it"),
         ({"votes": (1.0, 1.0, 1.0), "answer_words": 80.0}, "not_worth_it"),
