@@ -316,9 +316,11 @@ class _Works:
         return self._opened, ledger
 
     async def close(self) -> None:
-        if self._opened is not None:
-            opened, self._opened = self._opened, None
-            await opened.stack.aclose()
+        self.interrupt()
+        async with self._turn:  # a run that is still going ends first, with what it has
+            if self._opened is not None:
+                opened, self._opened = self._opened, None
+                await opened.stack.aclose()
 
 
 def _hear(log: Log, tree: Tree, on_event: OnEvent | None) -> None:

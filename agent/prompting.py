@@ -6,8 +6,9 @@ one node share the whole prompt before it, so that the engine computes it once.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ponder.actions import one_of, page_grammar, parse, program_grammar
@@ -17,6 +18,7 @@ from ponder.records import (
     Action,
     Answer,
     Browse,
+    Completion,
     Message,
     Node,
     Prompt,
@@ -30,6 +32,7 @@ from ponder.records import (
 # How the browser tool writes what can be clicked, and that there is more of the page.
 _REF = re.compile(r"\[((?:f\d+)?e\d+) ")
 _MORE = 'Read "more"'
+_ALTERNATIVES = 12
 
 
 class StepRequest(Record):
@@ -59,15 +62,23 @@ class Prompting:
     def choose(self, tree: TreeView, parent: int, kinds: Sequence[StepKind]) -> StepRequest:
         """Return the request whose one-token answer picks among `kinds`. Read it with `chosen`."""
         grammar = one_of([self.prompts.ways[kind] for kind in kinds])
-        params = SamplingParams(temperature=0.0, max_tokens=4, grammar=grammar)
+        params = SamplingParams(temperature=0.0, max_tokens=4, grammar=grammar, alternatives=_ALTERNATIVES)
         return StepRequest(prompt=self._prompt(tree, parent, "choose"), params=params)
 
-    def chosen(self, text: str, kinds: Sequence[StepKind]) -> StepKind:
-        """Return the kind that the core picked; the first one when its words name none."""
-        for kind in kinds:
-            if text.strip().startswith(self.prompts.ways[kind].strip()):
-                return kind
-        return kinds[0]
+    def chosen(self, completion: Completion, kinds: Sequence[StepKind]) -> StepKind:
+        """Return the kind that the core picked; the first one when its words name none.
+
+        A program that prints a fact costs little, words where a computation is needed are wrong: so `code` is taken
+        from a chance of `choose_code_at` on, where the core reports chances.
+        """
+        marks = {kind: self.prompts.ways[kind].strip() for kind in kinds}
+        for tokens in reversed(completion.alternatives):
+            chances = {kind: _chance(tokens, mark) for kind, mark in marks.items()}
+            if (total := sum(chances.values())) > 0:
+                code = chances.get("code", 0.0) / total
+                return "code" if code >= self.prompts.choose_code_at else max(chances, key=chances.__getitem__)
+        said = completion.text.strip()
+        return next((kind for kind, mark in marks.items() if said.startswith(mark)), kinds[0])
 
     def step(self, tree: TreeView, parent: int, kind: StepKind) -> StepRequest:
         """Return the request for a new step below `parent`: of this kind, if the tools allow it."""
@@ -118,6 +129,10 @@ class Prompting:
         else:
             text = turns.after_error.format(text=seen.text)
         return [said, Message(role="user", content=text)]
+
+
+def _chance(tokens: Mapping[str, float], mark: str) -> float:
+    return sum(math.exp(logprob) for token, logprob in tokens.items() if token.strip() == mark)
 
 
 def step_kinds(tools: Collection[str]) -> list[StepKind]:

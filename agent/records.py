@@ -101,6 +101,8 @@ class SamplingParams(Record):
     max_tokens: int = Field(default=512, gt=0)
     stop: tuple[str, ...] = ()
     grammar: str | None = None
+    alternatives: int = Field(default=0, ge=0, le=20)
+    """How many alternatives per token to report with their log-probabilities (before the grammar)."""
     seed: int | None = None
 
 
@@ -226,6 +228,8 @@ class Completion(Record):
     text: str
     finish_reason: Literal["stop", "length", "cancelled", "error"]
     logprobs: tuple[float, ...] = ()
+    alternatives: tuple[dict[str, float], ...] = ()
+    """Per token, the likeliest tokens and their log-probabilities; empty unless asked for."""
     usage: Usage = Usage()
     error: str | None = None
     """What went wrong, when `finish_reason` is `error`."""

@@ -135,7 +135,7 @@ install_system() {
 
 install_what_is_missing() {
     if [ "$(uname -s)" = Darwin ]; then
-        say "macOS has no bubblewrap: code runs in Docker Desktop where that is installed, else not at all"
+        say "macOS has no bubblewrap, and ponder no other sandbox yet: code is refused there"
         have_browser || say "missing: a browser. To install one: brew install --cask google-chrome"
         return
     fi

@@ -31,6 +31,7 @@ class _Sample:
 
     text: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    alternatives: list[dict[str, float]] = field(default_factory=list)
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
@@ -155,6 +156,8 @@ class LlamaCppCore:
                 sample.work += 1.0
             for token in (choice.get("logprobs") or {}).get("content") or ():
                 sample.logprobs.append(token["logprob"])
+                if others := token.get("top_logprobs"):
+                    sample.alternatives.append({other["token"]: other["logprob"] for other in others})
             sample.finish = choice.get("finish_reason") or sample.finish
         if choices or "usage" not in chunk:
             return []
@@ -179,6 +182,7 @@ class LlamaCppCore:
             text="".join(sample.text),
             finish_reason=reason,  # type: ignore[arg-type]
             logprobs=tuple(sample.logprobs),
+            alternatives=tuple(sample.alternatives),
             usage=Usage(
                 cpu_user_s=sample.cpu_user_s,
                 cpu_system_s=sample.cpu_system_s,
@@ -254,6 +258,8 @@ def _body(prompt: Prompt, n: int, params: SamplingParams) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
         "return_progress": True,
     }
+    if params.alternatives:
+        body["top_logprobs"] = params.alternatives
     if params.grammar:
         body["grammar"] = params.grammar
     if params.seed is not None:

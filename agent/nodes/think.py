@@ -67,7 +67,7 @@ async def _choose(node: Node, deps: Deps) -> StepKind:
     completions = await deps.core.sample(
         [request.prompt], 1, request.params, lambda _p, _s, done: deps.charge("core", node.id, done.usage)
     )
-    return deps.prompting.chosen(completions[0][0].text, kinds)
+    return deps.prompting.chosen(completions[0][0], kinds)
 
 
 def _record(one: Harvest, deps: Deps) -> None:

@@ -37,6 +37,7 @@ class PromptSet(Record):
     turns: Turns
     programs: Programs
     ways: dict[str, str]
+    choose_code_at: float
 
 
 @cache

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from ponder.prompting import Prompting
-from ponder.records import Answer, Browse, Observation, RunCode, SuccessCriterion, Task
+from ponder.records import Answer, Browse, Completion, Observation, RunCode, SuccessCriterion, Task
 
 PROMPTING = Prompting(["python", "browser"])
 PAGE = Observation(
@@ -54,6 +58,14 @@ def test_choosing_takes_one_token_of_a_grammar(grow) -> None:  # type: ignore[no
     kinds = PROMPTING.kinds(tree)
     request = PROMPTING.choose(tree, 0, kinds)
     assert request.params.grammar == 'root ::= " 1" | " 2"'
-    assert PROMPTING.chosen(" 2", kinds) == "answer"
-    assert PROMPTING.chosen("rubbish", kinds) == "code"
+    assert PROMPTING.chosen(Completion(text=" 2", finish_reason="stop"), kinds) == "answer"
+    assert PROMPTING.chosen(Completion(text="rubbish", finish_reason="stop"), kinds) == "code"
     assert Prompting([]).kinds(tree) == ["answer"]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0.45, "code"), (0.3, "answer")])
+def test_words_must_be_clearly_likelier_than_a_program(grow, code: float, kind: str) -> None:  # type: ignore[no-untyped-def]
+    kinds = PROMPTING.kinds(grow().tree)
+    tokens = {"1": math.log(code * 0.5), "2": math.log((1 - code) * 0.5), "x": math.log(0.5)}
+    completion = Completion(text=" 2", finish_reason="stop", alternatives=({" ": -0.1}, tokens))
+    assert PROMPTING.chosen(completion, kinds) == kind
