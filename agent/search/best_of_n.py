@@ -32,7 +32,7 @@ class BestOfN:
         self,
         max_samples: int = 6,
         *,
-        first: int = 2,
+        first: int = 3,
         step: int = 2,
         max_depth: int = 4,
         kinds: Sequence[StepKind] = ("code", "answer"),
