@@ -76,7 +76,10 @@ class BudgetWatch:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Watch in the background until the block ends."""
+        """Watch in the background until the block ends; without limits there is nothing to watch."""
+        if self._budget == Budget():
+            yield
+            return
         watcher = asyncio.create_task(self._watch())
         try:
             yield

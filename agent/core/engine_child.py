@@ -28,6 +28,7 @@ def main() -> None:
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.cache_ram_mib = settings["cache_mib"]
+    params.fit_params = False  # trying out what fits into a GPU's memory costs a CPU second, and there is none
     params.warmup = False
     params.ui = False
     params.verbosity = 1

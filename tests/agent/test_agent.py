@@ -29,9 +29,9 @@ def kinds(home: Path, run: str) -> list[str]:
 def test_agreement_is_confident(make_agent) -> None:  # type: ignore[no-untyped-def]
     result = make_agent(always(" Paris")).run("What is the capital of France?")
     assert (result.answer, result.stop_reason) == ("Paris", "confident")
-    assert result.confidence >= 0.95
-    assert result.nodes == 4
-    assert result.ledger.by_tool["core"].calls == 4
+    assert result.confidence == pytest.approx(1 - 0.5**4)
+    assert result.nodes == 3
+    assert result.ledger.by_tool["core"].calls == 3
 
 
 def test_disagreement_exhausts_the_samples(make_agent) -> None:  # type: ignore[no-untyped-def]
@@ -90,7 +90,7 @@ def test_a_core_that_breaks_is_tried_again_once_then_told(make_agent) -> None:  
 
 
 def test_a_part_that_has_a_bug_does_not_take_the_answer_with_it(make_agent) -> None:  # type: ignore[no-untyped-def]
-    words = iter([" Paris", " Rome"])
+    words = iter([" Paris", " Rome", " Oslo"])
     result = make_agent(lambda _p, _s: next(words)).run("q")
     assert (result.answer, result.stop_reason) == ("Paris", "error")
     assert "StopIteration" in result.warnings[-1]
