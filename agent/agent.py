@@ -165,7 +165,10 @@ class Agent:
         self._background.call(self._works.interrupt)
 
     def bill(self) -> Bill | None:
-        """Return the bill of the current run so far, work in flight included; None while none has begun."""
+        """Return the bill of the latest run so far, work in flight included; None while none has begun.
+
+        After `close()` it also holds what ending the engine and the browser took.
+        """
         return self._works.bill()
 
     def close(self) -> None:
@@ -268,7 +271,7 @@ class _Works:
             self._control.stop("interrupted", "interrupted by the user")
 
     def bill(self) -> Bill | None:
-        return self._ledger.bill() if self._ledger is not None and self._opened is not None else None
+        return self._ledger.bill() if self._ledger is not None else None
 
     async def _finish(self, search: Search, tree: Tree, log: Log, ledger: Ledger, budget: Budget) -> Result:
         self._control, self._ledger = Control(), ledger

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 
 from ponder.protocols import TreeView
@@ -15,6 +15,7 @@ def extract(
     votes: Sequence[float],
     best_passed: float | None,
     max_samples: int,
+    open_ends: Collection[int] = (),
     cpu_spent_s: float,
     wall_spent_s: float,
     tokens_spent: int,
@@ -25,6 +26,7 @@ def extract(
         votes: weighted votes of the distinct answers, largest first (from the judge).
         best_passed: largest share of visible checks that one candidate passed (from the judge).
         max_samples: samples that the strategy takes at most.
+        open_ends: ends of branches that the strategy means to go on with: they have not ended.
         cpu_spent_s, wall_spent_s, tokens_spent: what the run has used so far.
     """
     steps = [node for node in tree.nodes.values() if node.id]
@@ -35,7 +37,7 @@ def extract(
     rounds = tree.rounds + 1
     return Features(
         rounds=rounds,
-        samples=sum(_ended(tree, node) for node in steps),
+        samples=sum(_ended(tree, node) and node.id not in open_ends for node in steps),
         answered=len(answers),
         pending=sum(node.status in ("asked", "thought") for node in steps),
         max_samples=max_samples,

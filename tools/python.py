@@ -14,6 +14,7 @@ from ponder.records import Action, CpuReading, ExecResult, Limits, Observation, 
 from ponder.sandboxes import harness
 
 TEXT_CHARS = 2000
+NOTHING = ("", "None")
 LINE_CHARS = 200
 ERROR_CHARS = 900
 """Of the text, what is kept for the end of stderr: a traceback's last lines say what happened."""
@@ -124,15 +125,20 @@ class PythonTool:
 
 
 def stated_answer(stdout: str) -> str | None:
-    """Return what follows the last line that begins with `ANSWER:`, to the end of the output; None if nothing."""
+    """Return what follows the last line that begins with `ANSWER:`, to the end of the output; None if nothing.
+
+    A printed `None` is a function that forgot to return, and no answer.
+    """
     found = list(ANSWER.finditer(stdout))
-    return stdout[found[-1].end() :].strip() or None if found else None
+    said = stdout[found[-1].end() :].strip() if found else ""
+    return None if said in NOTHING else said
 
 
 def only_line(stdout: str) -> str | None:
     """Return what was printed when it is a single short line: small cores forget the marker, but mean it."""
     lines = stdout.strip().splitlines()
-    return lines[0].strip() if len(lines) == 1 and len(lines[0]) <= LINE_CHARS else None
+    fits = len(lines) == 1 and len(lines[0]) <= LINE_CHARS and lines[0].strip() not in NOTHING
+    return lines[0].strip() if fits else None
 
 
 def describe_run(result: ExecResult, limits: Limits) -> tuple[str, bool]:

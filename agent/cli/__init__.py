@@ -12,4 +12,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from ponder.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # All is closed and said: taking the interpreter apart would only cost the user CPU that no bill shows.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from ponder.cli.output import exit_code, note, print_json, print_result
+from ponder.cli.output import finish, with_whole_bill
 from ponder.errors import UsageError
 from ponder.policies.hosts import HostRules
-from ponder.records import Budget, Result, SuccessCriterion, Task
+from ponder.records import Budget, SuccessCriterion, Task
 
 EPILOG = """Examples:
 
@@ -70,7 +70,7 @@ def ask(
         )
         with agent, watching(agent, quiet=quiet) as hear:
             result = agent.run(task, budget=budget, on_event=hear)
-    return _finish(result, as_json=as_json)
+    return finish(with_whole_bill(result, agent), as_json=as_json)
 
 
 def _task(question: str, urls: list[str], tests: Path | None) -> Task:
@@ -125,13 +125,3 @@ def _hosts(task: Task, allow_private: bool, allowed: list[str]) -> HostRules:
         if not verdict.allowed:
             raise UsageError(f"cannot open {url}: {verdict.why}", fix="see --allow-private and --allow-host")
     return hosts
-
-
-def _finish(result: Result, *, as_json: bool) -> int:
-    for warning in result.warnings:
-        note(warning)
-    if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        print_result(result)
-    return exit_code(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +38,29 @@ def print_json(data: Any) -> None:
 def note(text: str) -> None:
     """Print a line on standard error."""
     print(f"ponder: {text}", file=sys.stderr, flush=True)
+
+
+class HasBill(Protocol):
+    """What knows the running cost."""
+
+    def bill(self) -> Bill | None:
+        """Return the bill so far."""
+
+
+def with_whole_bill(result: Result, closed: HasBill) -> Result:
+    """Return the result with a bill that also holds what closing took."""
+    return result.model_copy(update={"ledger": closed.bill() or result.ledger})
+
+
+def finish(result: Result, *, as_json: bool) -> int:
+    """Print warnings and the result; return the exit code."""
+    for warning in result.warnings:
+        note(warning)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        print_result(result)
+    return exit_code(result)
 
 
 def print_result(result: Result) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree as Drawing
 
-from ponder.cli.output import bill_table, exit_code, make_console, note, print_json, print_result
+from ponder.cli.output import bill_table, finish, make_console, note, print_json, with_whole_bill
 from ponder.records import Bill, Node
 from ponder.store import Store, open_store
 from ponder.tree import Event, Tree
@@ -107,11 +107,7 @@ def resume(
         )
         with agent, watching(agent, quiet=quiet) as hear:
             result = agent.resume(run, budget=Budget.model_validate(started["budget"]), on_event=hear)
-    if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        print_result(result)
-    return exit_code(result)
+    return finish(with_whole_bill(result, agent), as_json=as_json)
 
 
 def _origin(url: str) -> str:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,17 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ponder.answers import normalise, shown
-from ponder.records import Bill, Node, Task
+from ponder.cli.output import HasBill
+from ponder.records import Node, Task
 from ponder.tree import Event, Tree
 
 _WIDTH = 60
 _REFRESH_S = 0.25
-
-
-class HasBill(Protocol):
-    """What the view asks for the running cost."""
-
-    def bill(self) -> Bill | None: ...
 
 
 @contextmanager

@@ -17,8 +17,10 @@ class Decided(Record):
 
 async def stop(state: State, deps: Deps) -> dict[str, Any]:
     """Record the policy's decision. A run that was told to end, or has nothing left to try, stops whatever it says."""
+    wishes = deps.strategy.ask(deps.tree)
     features = deps.features(
         deps.tree,
+        open_ends={wish.parent for wish in wishes},
         votes=deps.judge.votes(deps.tree),
         best_passed=deps.judge.best_passed(deps.tree),
         max_samples=deps.strategy.max_samples,
@@ -26,18 +28,18 @@ async def stop(state: State, deps: Deps) -> dict[str, Any]:
         wall_spent_s=deps.ledger.wall_s,
         tokens_spent=deps.ledger.tokens,
     )
-    decision = _decide(state, deps, features)
+    decision = _decide(deps, features, more=bool(state["pending"] or wishes))
     deps.write("decided", None, Decided(decision=decision, features=features))
     return {"stopped": decision.stop, "round": state["round"] + 1}
 
 
-def _decide(state: State, deps: Deps, features: Features) -> Decision:
+def _decide(deps: Deps, features: Features, *, more: bool) -> Decision:
     best = deps.judge.best(deps.tree)
     confidence = best.confidence if best else 0.0
     if deps.control.reason is not None:
         return Decision(stop=True, reason=deps.control.reason, confidence=confidence, why=deps.control.why)
     decision = deps.policy.decide(features)
-    if decision.stop or state["pending"] or deps.strategy.ask(deps.tree):
+    if decision.stop or more:
         return decision
     if best is None:
         return Decision(stop=True, reason="hopeless", why="every branch ended without an answer")
