@@ -20,19 +20,18 @@ import pytest
 
 from ponder import Agent, SuccessCriterion, Task
 from ponder.policies.hosts import HostRules
-from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
 
 pytestmark = pytest.mark.real
 
-SMALL = "qwen2.5-coder-0.5b"
+SMALL = "qwen2.5-coder-0.5b"  # where no answer is looked at; the default core answers the questions
 PONDER = str(Path(sys.executable).parent / "ponder")
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """One agent for the module: its engine and browser stay warm."""
-    with Agent(SMALL, home=tmp_path_factory.mktemp("home"), hosts=HostRules(allow_private=True)) as agent:
+    with Agent(home=tmp_path_factory.mktemp("home"), hosts=HostRules(allow_private=True)) as agent:
         yield agent
 
 
@@ -92,11 +91,11 @@ def ask(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 def test_json_and_a_bill_that_agrees_with_the_system(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = ask("What is 12 * 12?", "--core", SMALL, "--tools", "python", "--json", home=tmp_path)
+    done = ask("What is 17.5% of 2480?", "--tools", "python", "--json", home=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["answer"] == "144"
+    assert result["answer"] == "434"
     total, by_tool = result["ledger"]["total"], result["ledger"]["by_tool"]
     for key in ("cpu_user_s", "cpu_system_s", "tokens_in", "tokens_out", "calls", "cost"):
         assert sum(row[key] for row in by_tool.values()) == pytest.approx(total[key])
@@ -139,7 +138,7 @@ from ponder import Agent
 def hear(event):
     if event.kind == "observed":
         os.kill(os.getpid(), signal.SIGKILL)
-Agent({SMALL!r}, tools=["python"], home={str(tmp_path)!r}).run("What is 12 * 12?", on_event=hear)
+Agent(tools=["python"], home={str(tmp_path)!r}).run("What is 17.5% of 2480?", on_event=hear)
 """
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -147,9 +146,9 @@ Agent({SMALL!r}, tools=["python"], home={str(tmp_path)!r}).run("What is 12 * 12?
     (cut_off,) = store.runs()
     assert cut_off.stop_reason is None
     before = [event for event in store.events(cut_off.id) if event.kind == "observed"]
-    with Agent(SMALL, tools=["python"], home=tmp_path, strategy=BestOfN(4)) as agent:
+    with Agent(tools=["python"], home=tmp_path) as agent:
         result = agent.resume(cut_off.id)
-    assert result.answer == "144"
+    assert result.answer == "434"
     observed = [event.node for event in store.events(cut_off.id) if event.kind == "observed"]
     assert observed.count(before[0].node) == 1, "a finished tool call is not run again"
 

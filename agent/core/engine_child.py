@@ -32,11 +32,10 @@ def main() -> None:
     params.warmup = False
     params.ui = False
     params.verbosity = 1
-    server = xllamacpp.Server(params)
+    server = xllamacpp.Server(params)  # noqa: F841 - it serves as long as it is held
     print(json.dumps({"ready": True, "engine": f"xllamacpp {xllamacpp.__version__}"}), flush=True)
     sys.stdin.read()
-    # The server's own shutdown waits for open streams; the parent is gone or wants us gone, so nothing is lost.
-    del server
+    # The server's own shutdown would wait for open streams; the parent is gone or wants us gone, so nothing is lost.
     os._exit(0)
 
 

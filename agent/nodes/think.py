@@ -18,7 +18,8 @@ async def think(state: State, deps: Deps) -> dict[str, Any]:
     A core that dies is started again once and its lost samples are asked again; when it dies a second time the run
     ends with what it has.
     """
-    given = [node.id for node in deps.nodes(state["pending"]) if node.status == "thought"]
+    # No core is needed where the action was given, nor where a resumed run had come further already.
+    given = [node.id for node in deps.nodes(state["pending"]) if node.status in ("thought", "observed")]
     try:
         harvested = [] if given else await deps.control.race(_harvest_with_one_restart(state["pending"], deps))
     except Stopped:

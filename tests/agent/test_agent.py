@@ -138,6 +138,21 @@ def test_resume_goes_on_from_the_last_event(make_agent, tmp_path: Path) -> None:
         make_agent(always("x")).resume("cut-off")
 
 
+@pytest.mark.timeout(20)
+def test_resume_takes_up_a_step_that_was_run_and_not_judged(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    whole = make_agent(always(" Paris")).run("q")
+    store = open_store(tmp_path / "runs.sqlite")
+    events = [event for event in store.events(whole.run_id) if event.kind in ("started", "asked", "thought")]
+    seen = {"tool": "python", "ok": True, "text": "ANSWER: Rome", "answer": "Rome"}
+    store.create("cut-off", "q")
+    for i, event in enumerate([*events, Event(kind="observed", node=1, data=seen)]):
+        store.append("cut-off", i, event)
+    result = make_agent([], core=ScriptedCore(always(" Paris"))).resume("cut-off")
+    assert result.stop_reason in ("confident", "exhausted")
+    tree = Tree.from_events(store.events("cut-off"))
+    assert tree.nodes[1].status == "judged"
+
+
 def test_arun_and_stream_inside_a_running_loop(make_agent) -> None:  # type: ignore[no-untyped-def]
     agent = make_agent(always(" Paris"))
 
