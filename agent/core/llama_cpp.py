@@ -61,14 +61,16 @@ class LlamaCppCore:
         self._identity = dict(identity or {})
         self._client: httpx.AsyncClient | None = None
         self._live: list[_Sample] = []
+        self._lost = False  # a request found the engine dead, maybe before its exit status was seen
         self._settled = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="rusage")
 
     async def start(self) -> None:
         """Start the engine, or start it again after it died. Raises ModelError, CoreError."""
-        if self._engine.running:
+        if self._engine.running and not self._lost:
             return
         await self.close()
         await self._engine.start()
+        self._lost = False
         self._settled = self._engine.read()  # loading is nobody's: it shows up as overhead
         # The server closes idle and much-used connections without a word; on a unix socket a new one costs nothing.
         transport = httpx.AsyncHTTPTransport(
@@ -116,6 +118,7 @@ class LlamaCppCore:
         except (httpx.HTTPError, ValueError) as error:
             for i in range(n):
                 end(i, "error", "the engine died")
+            self._lost = True
             raise CoreError(f"the engine died in mid-answer: {error or type(error).__name__}") from error
         finally:
             for i in range(n):
