@@ -431,7 +431,8 @@ async def test_close_leaves_nothing(site: Site, tmp_path: Path, monkeypatch: pyt
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     groups = browser_groups()
     tool = BrowserTool(group_factory(), rules=HostRules(allow_private=True))
-    assert (await tool.probe())["ok"] is True
+    probe = await tool.probe()
+    assert probe["ok"], probe["why"]
     assert (await goto(tool, site.url("/home.html"))).ok
     going = asyncio.ensure_future(goto(tool, site.url("/never")))
     await asyncio.sleep(0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -114,7 +115,8 @@ def test_harness_runs_units_in_children() -> None:
     """Outside of a sandbox the harness may only ever end its own child."""
     assert os.getpid() != 1
     units = [("assert add(1, 2) == 3", ""), ("assert add(1, 2) == 4", ""), ("import os\nos._exit(0)", "")]
-    results = harness.run_units(ADD, units, wall_s=20, cpu_s=20)
+    # The harness counts its process from the start, and here that is the whole test session.
+    results = harness.run_units(ADD, units, wall_s=20, cpu_s=time.process_time() + 20)
     assert [state for state, _ in results] == ["passed", "failed", "failed"]
     assert "the left side was 3, the right side 4" in results[1][1]
 
@@ -233,6 +235,7 @@ async def test_a_program_that_never_loads_fails_every_test(tool: PythonTool, pro
 async def test_what_one_test_leaves_behind_does_not_reach_the_next(tool: PythonTool) -> None:
     program = """
 import os
+import time
 state = []
 def add(a, b):
     state.append(a)
