@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -116,7 +115,7 @@ def test_harness_runs_units_in_children() -> None:
     assert os.getpid() != 1
     units = [("assert add(1, 2) == 3", ""), ("assert add(1, 2) == 4", ""), ("import os\nos._exit(0)", "")]
     # The harness counts its process from the start, and here that is the whole test session.
-    results = harness.run_units(ADD, units, wall_s=20, cpu_s=time.process_time() + 20)
+    results = harness.run_units(ADD, units, wall_s=20, cpu_s=1e6)
     assert [state for state, _ in results] == ["passed", "failed", "failed"]
     assert "the left side was 3, the right side 4" in results[1][1]
 
@@ -235,7 +234,6 @@ async def test_a_program_that_never_loads_fails_every_test(tool: PythonTool, pro
 async def test_what_one_test_leaves_behind_does_not_reach_the_next(tool: PythonTool) -> None:
     program = """
 import os
-import time
 state = []
 def add(a, b):
     state.append(a)
