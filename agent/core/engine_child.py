@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 
 
@@ -35,6 +36,7 @@ def main() -> None:
     server = xllamacpp.Server(params)  # noqa: F841 - it serves as long as it is held
     print(json.dumps({"ready": True, "engine": f"xllamacpp {xllamacpp.__version__}"}), flush=True)
     sys.stdin.read()
+    shutil.rmtree(os.path.dirname(settings["socket"]), ignore_errors=True)  # a parent that was killed did not
     # The server's own shutdown would wait for open streams; the parent is gone or wants us gone, so nothing is lost.
     os._exit(0)
 

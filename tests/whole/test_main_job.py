@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from ponder import Agent, SuccessCriterion, Task
+from ponder.models import ensure
 from ponder.policies.hosts import HostRules
 from ponder.store import open_store
 
@@ -105,6 +106,7 @@ def test_json_and_a_bill_that_agrees_with_the_system(tmp_path: Path) -> None:
 
 
 def test_a_spent_budget_is_exit_code_3(tmp_path: Path) -> None:
+    ensure(SMALL)  # the first use would fetch the weights, which is no part of the question
     done = ask("Write a long story about a lighthouse.", "--core", SMALL, "--budget-cpu", "8", "--json", home=tmp_path)
     assert done.returncode == 3, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
