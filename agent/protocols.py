@@ -95,13 +95,32 @@ class Core(Protocol):
         """Stop the engine. Safe to call twice."""
 
 
+class Talk(Protocol):
+    """The host's end of a conversation with a running program: whole messages, both ways."""
+
+    def opened(self, send: Callable[[bytes], None]) -> None:
+        """Take what sends a message to the program; called once, when the program is about to run."""
+
+    def heard(self, message: bytes) -> None:
+        """Take a message of the program: untrusted bytes, at most 4 MiB."""
+
+    def ended(self) -> None:
+        """Learn that the program has ended; no message follows."""
+
+
 class Sandbox(Protocol):
-    """A place where untrusted code runs."""
+    """A place where untrusted code runs. Calls may overlap; each has its own files, processes and bill."""
 
     name: str
 
+    async def probe(self) -> Layers:
+        """Try every layer, once, from inside; return what holds. Raises NoSandbox when one that must hold does not."""
+
     def layers(self) -> Layers:
-        """Return which protections are active here, and why the others are not."""
+        """Return which protections are active here, and why the others are not (after `probe` or a first `exec`)."""
+
+    def packages(self) -> tuple[str, ...]:
+        """Return the import names that programs may use besides the standard library."""
 
     async def exec(
         self,
@@ -110,20 +129,34 @@ class Sandbox(Protocol):
         files: Mapping[str, bytes] | None = None,
         stdin: bytes = b"",
         limits: Limits | None = None,
+        talk: Talk | None = None,
         on_usage: OnUsage | None = None,
     ) -> ExecResult:
         """Run a Python program in a fresh sandbox and return how it ended.
 
+        Cancelling kills the program and clears it away before CancelledError is raised.
+
         Args:
-            code: the program, run as `main.py` in an empty working directory.
-            files: further files to lay there, by relative path.
+            code: the program, run as `main.py` in a working directory that holds `files` and nothing else.
+            files: by relative path. What the program changed is in the result's `files`: passing the changed set
+                to the next call makes a workspace (`ponder.sandboxes.workspace`), keeping both forks it.
+            talk: a conversation while the program runs: the program's end is file descriptor 3, a stream socket
+                with messages behind their length (4 bytes, big-endian).
+            on_usage: called exactly once with what the call used.
 
         Raises:
             NoSandbox: the sandbox itself cannot be set up. A program that fails is a result, not an error.
+            UsageError: a file's path is absolute, leads outwards, or is `main.py`.
         """
 
+    def read(self) -> CpuReading:
+        """Return the cumulative CPU of all calls so far, those in flight and what waits for calls included."""
+
+    def daemon(self) -> CpuReading | None:
+        """Return the cumulative CPU of a service that runs sandboxes for us (a Docker daemon); None if there is none."""
+
     async def close(self) -> None:
-        """End everything that still runs and remove what was made. Safe to call twice."""
+        """End everything that still runs (outcome `killed`) and remove what was made. Safe to call twice."""
 
 
 @runtime_checkable

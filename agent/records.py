@@ -221,6 +221,15 @@ class CpuReading(Record):
         """User and system CPU seconds together."""
         return self.user_s + self.system_s
 
+    def plus(self, other: CpuReading) -> CpuReading:
+        """Return the sum of two meters: the larger peak, and the other's method unless it has used nothing."""
+        return CpuReading(
+            user_s=self.user_s + other.user_s,
+            system_s=self.system_s + other.system_s,
+            peak_rss_bytes=max(self.peak_rss_bytes, other.peak_rss_bytes),
+            method=other.method if other.cpu_s else self.method,
+        )
+
 
 class Completion(Record):
     """One sampled continuation. `usage` holds its tokens and its share of the core's CPU."""
@@ -265,6 +274,11 @@ class ExecResult(Record):
     usage: Usage
     backend: str
     layers: Layers
+    files: dict[str, bytes | None] = Field(default_factory=dict)
+    """Files of the working directory that the program wrote or changed, by relative path; `None`: it removed it.
+    Empty when the program was stopped: its working directory went with it."""
+    left_out: tuple[str, ...] = ()
+    """Files that are not returned: links, devices, too many or too large."""
 
 
 # --- search -----------------------------------------------------------------------------------------------

@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from ponder.errors import NoSandbox, UnknownName
 from ponder.protocols import Sandbox
 from ponder.records import Layers
 from ponder.sandboxes.bubblewrap import BubblewrapSandbox
 
-__all__ = ["SANDBOXES", "CheckedSandbox", "check_sandboxes", "open_sandbox"]
+__all__ = ["SANDBOXES", "check_sandboxes", "open_sandbox"]
 
 
-class CheckedSandbox(Sandbox, Protocol):
-    """A sandbox that can try itself."""
-
-    async def probe(self) -> Layers:
-        """Try every layer from inside. Raises NoSandbox when one that must hold does not."""
-
-
-SANDBOXES: dict[str, Callable[[], CheckedSandbox]] = {"bubblewrap": BubblewrapSandbox}
+SANDBOXES: dict[str, Callable[[], Sandbox]] = {"bubblewrap": BubblewrapSandbox}
 """The backends, best first."""
 
 

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 
 from ponder.errors import NoSandbox
-from ponder.protocols import OnUsage
-from ponder.records import ExecResult, Layers, Limits, Usage
-from ponder.sandboxes.children import Child, Ended, through
+from ponder.machine import available_cpus
+from ponder.protocols import OnUsage, Talk
+from ponder.records import CpuReading, ExecResult, Layers, Limits, Usage
+from ponder.sandboxes.calls import Ended, run_call, through
 from ponder.sandboxes.groups import Groups
-from ponder.sandboxes.launch import MAIN, PAGE, Machine, Program, checked, find_machine, prepare
+from ponder.sandboxes.launch import Machine, find_machine, options_file, sandbox_command
 from ponder.sandboxes.probes import PROGRAM, judge_layers, why_refused
+from ponder.sandboxes.slots import Slot
+from ponder.sandboxes.wire import Job, checked
 
 TRIAL_LIMITS = Limits(cpu_s=5, wall_s=15)
 
 
-def _unbilled(_: Usage) -> None:
-    """Let a usage go: the trial belongs to no call."""
-
-
 class BubblewrapSandbox:
-    """Runs each program in a fresh bubblewrap sandbox.
+    """Runs each program in a fresh bubblewrap sandbox, started ahead by a launcher that sits in its cgroups.
 
     Covered:
         - the host's files: the root is a read-only tree with an interpreter and nothing else; `/work` (the working
-          directory), `/tmp` and `/dev/shm` begin empty, live in memory, and hold at most `disk_bytes` together
+          directory), `/tmp` and `/dev/shm` live in memory, and hold at most `disk_bytes` together
         - the network: an empty network namespace, and only AF_UNIX sockets can be made
         - other processes: pid, ipc, uts, cgroup and user namespaces of its own; nothing outlives the program
         - rights: no capabilities, no new privileges, an unprivileged user also when ponder runs as root, a filter
@@ -35,41 +32,43 @@ class BubblewrapSandbox:
         - secrets: an environment of a few fixed variables; no open file descriptors but the standard three
         - use: CPU (of the whole group, looked at every 20 ms; RLIMIT_CPU behind it), wall time, memory, processes,
           output and disk are limited; CPU and peak memory are those of the group, orphans included
+        - what is told of it: exit status, output and files come from process 1, which the program cannot touch
 
     Not covered:
         - bugs in the remaining system calls: programs share the host's kernel (gVisor or a VM would not)
         - timing and cache side channels; the kernel's version, the CPU's name and the names of mounts are in /proc
         - where no cgroup can be made (`layers()` says so): memory is limited per process and watched as a sum every
           100 ms, and CPU figures are lower bounds
-        - a program that exits with status 128 + N reads as killed by signal N
+
+    Args:
+        groups: how to make process groups; by default the best way that works here.
+        slots: programs at once at most; further calls wait. By default the CPUs of this machine and one more.
     """
 
     name = "bubblewrap"
 
-    def __init__(self, groups: Groups | None = None) -> None:
-        """Make a sandbox; nothing is touched before the first call.
-
-        Args:
-            groups: how to make process groups; by default the best way that works here.
-        """
+    def __init__(self, groups: Groups | None = None, *, slots: int | None = None) -> None:
         self._groups = groups
         self._machine: Machine | None = None
         self._layers: Layers | None = None
         self._preparing = asyncio.Lock()
-        self._running: dict[Child, asyncio.Event] = {}
+        self._turns = asyncio.Semaphore(slots or available_cpus() + 1)
+        self._idle: list[Slot] = []
+        self._running: dict[Slot, asyncio.Event] = {}
+        self._past = _NOTHING  # what slots used that are gone
         self._closed = False
 
     def layers(self) -> Layers:
-        """Return what protects programs here, as the trial program saw it from inside; before it ran, nothing."""
+        """See `Sandbox.layers`."""
         return self._layers or Layers(active=(), missing={"all": "not tried yet"})
 
-    async def probe(self) -> Layers:
-        """Run, once, a program that tries every layer from inside; return what held.
+    def packages(self) -> tuple[str, ...]:
+        """See `Sandbox.packages`."""
+        return ()
 
-        Raises:
-            NoSandbox: the sandbox does not work here, or a layer that it may not lack does not hold.
-        """
-        await self._ready()
+    async def probe(self) -> Layers:
+        """See `Sandbox.probe`."""
+        await self._prepared()
         return self.layers()
 
     async def exec(
@@ -79,79 +78,111 @@ class BubblewrapSandbox:
         files: Mapping[str, bytes] | None = None,
         stdin: bytes = b"",
         limits: Limits | None = None,
+        talk: Talk | None = None,
         on_usage: OnUsage | None = None,
     ) -> ExecResult:
-        """Run a Python program in a fresh sandbox and return how it ended.
-
-        The first call lays out the root tree (seconds, once per machine) and tries the sandbox. Cancelling kills
-        the program and clears it away before CancelledError is raised. `on_usage` is called once in every case.
-
-        Raises:
-            NoSandbox: the sandbox itself cannot be set up.
-            UsageError: a file's path is absolute, leads outwards, or is `main.py`.
-        """
+        """See `Sandbox.exec`. The first call lays out the root tree (seconds, once per machine)."""
         bills: list[Usage] = []
         try:
-            source = code.encode("utf-8", "replace")
-            laid = {MAIN: source, **checked(files or {})}
-            machine = await self._ready()
-            ended = await self._run(machine, Program(laid, stdin, limits or Limits()), bills.append)
+            job = Job(code.encode("utf-8", "replace"), checked(files or {}), stdin, limits or Limits(), talk is not None)
+            machine = await self._prepared()
+            ended = await self._run(machine, job, talk, bills.append)
         finally:
             if on_usage is not None:
                 on_usage(bills[0] if bills else Usage())
-        return ExecResult(
-            outcome=ended.outcome,
-            exit_code=ended.exit_code,
-            stdout=ended.stdout.decode("utf-8", "replace"),
-            stderr=ended.stderr.decode("utf-8", "replace"),
-            truncated=ended.truncated,
-            usage=ended.usage,
-            backend=self.name,
-            layers=self.layers(),
-        )
+        return ended.result(self.name, self.layers())
+
+    def read(self) -> CpuReading:
+        """See `Sandbox.read`."""
+        total = self._past
+        for slot in (*self._idle, *self._running):
+            total = total.plus(slot.group.read())
+        return total
+
+    def daemon(self) -> CpuReading | None:
+        """See `Sandbox.daemon`: there is none."""
+        return None
 
     async def close(self) -> None:
-        """Kill every program that still runs (outcome `killed`) and wait until all is cleared away."""
+        """See `Sandbox.close`."""
         self._closed = True
         running = dict(self._running)
-        for child in running:
-            await asyncio.to_thread(child.group.kill)
+        for slot in running:
+            await slot.kill()
         for cleared in running.values():
             await cleared.wait()
+        idle, self._idle = self._idle, []
+        for used in await asyncio.gather(*(slot.close() for slot in idle)):
+            self._past = self._past.plus(used)
 
-    async def _ready(self) -> Machine:
+    async def _prepared(self) -> Machine:
         """Return what programs need, found, made and tried on the first call."""
         if self._closed:
             raise NoSandbox("the sandbox was closed")
         async with self._preparing:
             if self._machine is None:
                 machine = await asyncio.to_thread(find_machine, self._groups)
-                trial = Program({MAIN: PROGRAM.encode()}, b"", TRIAL_LIMITS)
-                ended = await self._run(machine, trial, _unbilled)
+                trial = Job(PROGRAM.encode(), {}, b"", TRIAL_LIMITS)
+                ended = await self._run(machine, trial, None, _unbilled)
                 if ended.outcome != "ok":
                     raise why_refused(f"the trial program ended with {ended.outcome}: {ended.stderr.decode()}")
-                laid = len(PROGRAM) + PAGE  # the program itself does not count
                 self._layers = judge_layers(
-                    ended.stdout.decode(), machine.groups.missing, disk_bytes=TRIAL_LIMITS.disk_bytes + laid
+                    ended.stdout.decode(), machine.groups.missing, disk_bytes=TRIAL_LIMITS.disk_bytes
                 )
                 self._machine = machine
             return self._machine
 
-    async def _run(self, machine: Machine, program: Program, on_usage: OnUsage) -> Ended:
-        """Run one program; whatever happens, nothing of it is left."""
-        with ExitStack() as stack:  # closes descriptors, and the group if the child did not get to it
+    async def _run(self, machine: Machine, job: Job, talk: Talk | None, on_usage: OnUsage) -> Ended:
+        """Run one job in a slot; the slot is used again when all went well, else it is gone when this returns."""
+        async with self._turns:
+            slot = await self._take(machine, job.limits.disk_bytes)
+            cleared = self._running[slot] = asyncio.Event()
+            again = False
             try:
-                prepared = await through(asyncio.to_thread(prepare, stack, machine, program))
-                child = Child(prepared.spawn, prepared.group, program.limits)
-            except OSError as error:
-                raise NoSandbox(f"bubblewrap cannot be started: {error}") from error
-            cleared = self._running[child] = asyncio.Event()
-            try:
-                ended = await child.finish(on_usage)
+                ended = await run_call(slot, job, talk, on_usage)
+                again = ended.clean and slot.reusable and not self._closed
             finally:
-                del self._running[child]
+                slot.settle(slot.read())
+                await through(self._put_back(slot, again))
                 cleared.set()
-            # Bubblewrap reports a status only of a program that it really started.
-            if ended.outcome == "error" and b"exit-code" not in os.pread(prepared.status, 65536, 0):
-                raise why_refused(ended.stderr.decode("utf-8", "replace"))
             return ended
+
+    async def _take(self, machine: Machine, disk_bytes: int) -> Slot:
+        """Return a slot with a sandbox that is ready. Raises NoSandbox."""
+        while fitting := [slot for slot in self._idle if slot.disk_bytes == disk_bytes]:
+            slot = fitting[-1]
+            self._idle.remove(slot)
+            if await slot.ready():
+                return slot
+            self._past = self._past.plus(await slot.close())
+        slot = await self._new_slot(machine, disk_bytes)
+        if await slot.ready():
+            return slot
+        complaint = slot.complaint()
+        self._past = self._past.plus(await slot.close())
+        raise why_refused(complaint)
+
+    async def _new_slot(self, machine: Machine, disk_bytes: int) -> Slot:
+        options = options_file(machine, disk_bytes)
+        try:
+            slot = Slot(
+                machine.groups, list(machine.launcher), sandbox_command(machine.bwrap), options, machine.filter, disk_bytes
+            )
+            await slot.open()
+        except OSError as error:
+            raise NoSandbox(f"bubblewrap cannot be started: {error}") from error
+        return slot
+
+    async def _put_back(self, slot: Slot, again: bool) -> None:
+        del self._running[slot]
+        if again:
+            self._idle.append(slot)
+        else:
+            self._past = self._past.plus(await slot.close())
+
+
+_NOTHING = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="cgroup")
+
+
+def _unbilled(_: Usage) -> None:
+    """Let a usage go: the trial belongs to no call."""

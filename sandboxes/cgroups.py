@@ -60,6 +60,18 @@ class CgroupGroup:
     def attach(self, pid: int) -> None:
         """Do nothing: the program went in by itself."""
 
+    def limit(self, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
+        """Set limits of the whole group. Raises OSError, as when more memory is in use already."""
+        self._limit(memory_bytes, pids)
+
+    def reset_peak(self) -> bool:
+        """Begin a new peak of memory; return whether the kernel can (version 1; version 2 from Linux 6.12 on)."""
+        file = self._memory and self._memory / "memory.max_usage_in_bytes"
+        if not file or not file.exists():
+            return False
+        file.write_text("0")
+        return True
+
     def oom_kills(self) -> int:
         """Return how many processes of the group the kernel killed for want of memory."""
         if self._memory is not None and self._dirs:
@@ -93,10 +105,15 @@ class CgroupGroup:
 
     def _limit(self, memory_bytes: int | None, pids: int | None) -> None:
         if memory_bytes is not None and self._memory:
-            _write_one(self._memory, MEMORY_LIMITS, str(memory_bytes))
-            for name, value in SWAP_LIMITS:  # absent without swap accounting
-                if (self._memory / name).exists():
-                    _write(self._memory / name, value or str(memory_bytes))
+            memory = self._memory
+            swap = [(memory / name, value or str(memory_bytes)) for name, value in SWAP_LIMITS
+                    if (memory / name).exists()]  # absent without swap accounting
+            for file, _ in swap:  # memory with swap may never be less than memory: make room first
+                if file.name == "memory.memsw.limit_in_bytes":
+                    file.write_text("-1")
+            _write_one(memory, MEMORY_LIMITS, str(memory_bytes))
+            for file, value in swap:
+                _write(file, value)
         if pids is not None and self._pids:
             (self._pids / "pids.max").write_text(str(pids))
 

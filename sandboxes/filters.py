@@ -54,7 +54,7 @@ TERMINAL_REQUESTS = (0x5412, 0x541C)
 PR_SET_PDEATHSIG = 1
 PR_SET_SECCOMP = 22
 AF_UNIX = 1
-RULES = 1
+RULES = 2
 """Changes with the code below, so that filters that were compiled before are not used."""
 
 
@@ -71,6 +71,7 @@ def filter_file(directory: Path) -> Path:
     try:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".filter-", delete=False) as draft:
             draft.write(_compile_filter())
+        os.chmod(draft.name, 0o644)  # the launcher opens it as another user
         os.replace(draft.name, path)
     except OSError as error:
         raise NoSandbox(f"the system-call filter cannot be written: {error}") from error

@@ -26,13 +26,16 @@ from pathlib import Path
 import platformdirs
 
 from ponder.errors import NoSandbox
-from ponder.sandboxes import prelude
+from ponder.sandboxes import inside
 
-LAYOUT = 1
+LAYOUT = 2
 """Changes whenever the tree is laid out differently, so that old trees are not taken for new ones."""
 
 PYTHON = "/usr/bin/python3"
 """The interpreter's path inside."""
+
+INSIDE = (PYTHON, "-S", "-u", "-c", "import ponder_inside as inside; inside.main(); inside.run_main()")
+"""The command of process 1."""
 
 SANDBOX_ID = 1000
 """User and group id inside."""
@@ -58,7 +61,7 @@ class Interpreter:
         """Return the name of its root tree: another interpreter, an upgraded one or a new layout is another tree."""
         stat = self.binary.stat()
         marks = (LAYOUT, str(self.binary), str(self.stdlib), stat.st_size, stat.st_mtime_ns, sys.version,
-                 platform.machine(), prelude_source())  # fmt: skip
+                 platform.machine(), inside_source())  # fmt: skip
         return f"python{self.version}-{hashlib.sha256(repr(marks).encode()).hexdigest()[:16]}"
 
 
@@ -163,7 +166,7 @@ def _lay_interpreter(interpreter: Interpreter, draft: Path) -> None:
         binary.with_name(name).symlink_to(binary.name)
     library = draft / "lib" / interpreter.stdlib.name
     shutil.copytree(interpreter.stdlib, library, ignore=_unwanted, copy_function=_copy, ignore_dangling_symlinks=True)
-    _write(library / "sitecustomize.py", prelude_source())
+    _write(library / "ponder_inside.py", inside_source())
     modules = [interpreter.stdlib / "lib-dynload" / kept.name for kept in (library / "lib-dynload").glob("*.so")]
     for path, copy in needed_libraries([interpreter.binary, *modules]):
         target = draft / "lib" / copy
@@ -205,9 +208,9 @@ def _write(file: Path, text: str) -> None:
     file.chmod(0o644)
 
 
-def prelude_source() -> str:
-    """Return the text of the tree's `sitecustomize`."""
-    return Path(prelude.__file__).read_text(encoding="utf-8")
+def inside_source() -> str:
+    """Return the text of the tree's `ponder_inside`."""
+    return Path(inside.__file__).read_text(encoding="utf-8")
 
 
 def _precompile(library: Path) -> None:

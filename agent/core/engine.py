@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from collections import deque
 from pathlib import Path
 
 from ponder.errors import CoreError, ModelError
+from ponder.machine import available_cpus
 from ponder.protocols import GroupFactory, ProcessGroup
 from ponder.records import CpuReading, Record
 
@@ -35,13 +35,6 @@ class EngineSettings(Record):
     """Prompt tokens computed at once; small enough that a cancelled prefill ends soon."""
     cache_mib: int = 0
     """Memory for prompts that lost their slot, MiB."""
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Engine:
@@ -135,7 +128,7 @@ class Engine:
 
     def read(self) -> CpuReading:
         """Return the engine's CPU so far: loading included, and what a process that died had used."""
-        return self._ended if self._group is None else _added(self._ended, self._group.read())
+        return self._ended if self._group is None else self._ended.plus(self._group.read())
 
     async def close(self) -> None:
         """Stop the process and remove its socket. Safe to call twice."""
@@ -160,12 +153,3 @@ class Engine:
             self._group = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _added(before: CpuReading, now: CpuReading) -> CpuReading:
-    return CpuReading(
-        user_s=before.user_s + now.user_s,
-        system_s=before.system_s + now.system_s,
-        peak_rss_bytes=max(before.peak_rss_bytes, now.peak_rss_bytes),
-        method=now.method,
-    )
