@@ -63,8 +63,9 @@ class BubblewrapSandbox:
         return self._layers or Layers(active=(), missing={"all": "not tried yet"})
 
     def packages(self) -> tuple[str, ...]:
-        """See `Sandbox.packages`."""
-        return ()
+        """See `Sandbox.packages` (after `probe` or a first `exec`)."""
+        layer = self._machine.layer if self._machine is not None else None
+        return layer.names if layer is not None else ()
 
     async def probe(self) -> Layers:
         """See `Sandbox.probe`."""

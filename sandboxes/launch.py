@@ -14,6 +14,7 @@ from ponder.errors import NoSandbox
 from ponder.sandboxes import rootfs
 from ponder.sandboxes.filters import filter_file
 from ponder.sandboxes.groups import Groups, find_groups
+from ponder.sandboxes.layers import Layer, find_layer
 
 PROGRAM_ENV = {
     "HOME": "/work",
@@ -38,6 +39,7 @@ class Machine:
     tree: Path
     filter: Path
     groups: Groups
+    layer: Layer | None = None
 
 
 def find_machine(groups: Groups | None = None) -> Machine:
@@ -60,7 +62,7 @@ def find_machine(groups: Groups | None = None) -> Machine:
         uid, gid = unprivileged_ids(Path("/proc/self/uid_map").read_text(), Path("/proc/self/gid_map").read_text())
         launcher = (setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs")
     tree = rootfs.root_tree()
-    return Machine(launcher, bwrap, tree, filter_file(tree.parent), groups or find_groups())
+    return Machine(launcher, bwrap, tree, filter_file(tree.parent), groups or find_groups(), find_layer())
 
 
 def unprivileged_ids(uid_map: str, gid_map: str) -> tuple[int, int]:
@@ -108,12 +110,14 @@ def _options(machine: Machine, disk_bytes: int) -> Iterator[str]:
     yield from ("--uid", str(rootfs.SANDBOX_ID), "--gid", str(rootfs.SANDBOX_ID), "--hostname", "sandbox")
     yield from ("--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL")
     yield from ("--ro-bind", str(machine.tree), "/", "--proc", "/proc", "--dev", "/dev")
+    if machine.layer is not None:
+        yield from ("--ro-bind", str(machine.layer.path), rootfs.PACKAGES)
     small = _pages(disk_bytes // 8)
     yield from ("--size", str(small), "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
     yield from ("--size", str(small), "--tmpfs", "/tmp")
     yield from ("--size", str(_pages(disk_bytes - 2 * small)), "--tmpfs", "/work")
     yield from ("--chdir", "/work", "--clearenv")
-    for name, value in PROGRAM_ENV.items():
+    for name, value in (PROGRAM_ENV | (machine.layer.env if machine.layer else {})).items():
         yield from ("--setenv", name, value)
     yield from ("--seccomp", "4")
 

@@ -48,7 +48,13 @@ print(json.dumps({
 }))
 """
 
-ROOT = {"bin", "dev", "etc", "lib", "lib64", "proc", "tmp", "usr", "work"}
+ROOT = {"bin", "dev", "etc", "lib", "lib64", "packages", "proc", "tmp", "usr", "work"}
+ENVIRONMENT = {
+    "HOME", "PATH", "PWD", "LANG", "LC_CTYPE", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH",
+    "LD_LIBRARY_PATH", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS",
+}  # fmt: skip
+"""The variables that a program may see, those of the package layer included."""
+
 REQUIRED = (
     "user-namespace", "pid-namespace", "network-namespace", "ipc-namespace", "mount-namespace", "unprivileged-user",
     "no-capabilities", "no-new-privileges", "seccomp", "read-only-root", "minimal-root", "no-network",
@@ -105,7 +111,8 @@ def _isolation_faults(seen: Mapping[str, Any]) -> dict[str, str | None]:
     faults["minimal-root"] = f"{', '.join(foreign)} can be seen" if foreign else None
     connected = [name for name in seen["interfaces"] if name != "lo"]
     faults["no-network"] = f"interfaces {connected}" if connected or seen["inet_socket"] == 0 else None
-    faults["clean-environment"] = None if len(seen["environment"]) <= 7 else f"holds {seen['environment']}"
+    strange = sorted(set(seen["environment"]) - ENVIRONMENT)
+    faults["clean-environment"] = f"holds {', '.join(strange)}" if strange else None
     faults["no-inherited-files"] = None if seen["descriptors"] == 3 else f"{seen['descriptors']} are open"
     return faults
 

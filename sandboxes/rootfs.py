@@ -28,11 +28,14 @@ import platformdirs
 from ponder.errors import NoSandbox
 from ponder.sandboxes import inside
 
-LAYOUT = 2
+LAYOUT = 3
 """Changes whenever the tree is laid out differently, so that old trees are not taken for new ones."""
 
 PYTHON = "/usr/bin/python3"
 """The interpreter's path inside."""
+
+PACKAGES = "/packages"
+"""Where the layer of allowed packages is mounted inside, if there is one (`ponder.sandboxes.layers`)."""
 
 INSIDE = (PYTHON, "-S", "-u", "-c", "import ponder_inside as inside; inside.main(); inside.run_main()")
 """The command of process 1."""
@@ -94,13 +97,11 @@ def root_tree() -> Path:
     tree = trees / interpreter.key
     try:
         if not tree.exists():
-            if not trees.exists():
-                trees.mkdir(parents=True, exist_ok=True)
-                trees.chmod(0o755)  # whatever the umask: root's sandbox reaches it as another user
-            with _lock(trees):
+            make_trees(trees)
+            with lock(trees):
                 if not tree.exists():
                     _build(interpreter, tree)
-        _check_owner(trees, tree)
+        check_owner(trees, tree)
     except OSError as error:
         raise NoSandbox(
             f"the sandbox's root tree cannot be made in {trees}: {error}",
@@ -109,7 +110,14 @@ def root_tree() -> Path:
     return tree
 
 
-def _check_owner(trees: Path, tree: Path) -> None:
+def make_trees(trees: Path) -> None:
+    """Make the directory of trees where it is not there yet. Raises OSError."""
+    if not trees.exists():
+        trees.mkdir(parents=True, exist_ok=True)
+        trees.chmod(0o755)  # whatever the umask: root's sandbox reaches it as another user
+
+
+def check_owner(trees: Path, tree: Path) -> None:
     """Refuse a tree that somebody else could have filled, and one that the unprivileged user cannot reach."""
     for directory in (trees, tree):
         stat = directory.stat()
@@ -127,8 +135,9 @@ def _check_owner(trees: Path, tree: Path) -> None:
 
 
 @contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    with open(directory / ".lock", "w") as file:
+def lock(directory: Path, name: str = ".lock") -> Iterator[None]:
+    """Hold a lock among the builders in this directory."""
+    with open(directory / name, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -149,7 +158,7 @@ def _build(interpreter: Interpreter, tree: Path) -> None:
 
 def _lay_skeleton(draft: Path) -> None:
     """Make the mount points, and alias every directory in which a loader looks for libraries to `/lib`."""
-    for name in ("proc", "dev", "tmp", "work", "etc", "lib", "usr/bin"):
+    for name in ("proc", "dev", "tmp", "work", PACKAGES.lstrip("/"), "etc", "lib", "usr/bin"):
         (draft / name).mkdir(parents=True)
     for link, target in {"lib64": "lib", "usr/lib": "../lib", "usr/lib64": "../lib", "bin": "usr/bin"}.items():
         (draft / link).symlink_to(target)
