@@ -284,7 +284,7 @@ class _Works:
 
     def _manifest(self, search: Search) -> dict[str, str | int | float | bool]:
         names = {"strategy": search.strategy.name, "policy": search.policy.name, "tools": ",".join(search.tools)}
-        return {**search.core.manifest(), **names, "prompts": CURRENT}
+        return {**search.core.manifest(), **names, "packages": ",".join(search.packages), "prompts": CURRENT}
 
     async def _open(self) -> tuple[_Open, Ledger]:
         """Return the open parts and a bill whose meters started before the parts did."""
@@ -313,6 +313,7 @@ class _Works:
                 features=extract,
                 limits=plan.limits,
                 graph=graph,
+                packages=box.packages,
                 warnings=tuple(box.warnings),
             )
             self._opened = _Open(search=search, store=store, meters=meters, stack=stack.pop_all())

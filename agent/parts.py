@@ -86,6 +86,11 @@ class Toolbox:
     sandbox: Sandbox | None = None
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Return what programs may import besides the standard library."""
+        return self.sandbox.packages() if self.sandbox is not None else ()
+
     async def close(self) -> None:
         """Close all of it. Safe to call twice."""
         for tool in self.tools.values():

@@ -47,11 +47,19 @@ class Prompting:
 
     Args:
         tools: names of the allowed tools (`python`, `browser`).
+        packages: import names that programs may use besides the standard library.
         max_tokens: bound of one step.
     """
 
-    def __init__(self, tools: Sequence[str], *, prompts: PromptSet | None = None, max_tokens: int = 512) -> None:
-        self.prompts = prompts or load_prompts()
+    def __init__(
+        self,
+        tools: Sequence[str],
+        *,
+        packages: Sequence[str] = (),
+        prompts: PromptSet | None = None,
+        max_tokens: int = 512,
+    ) -> None:
+        self.prompts = (prompts or load_prompts()).with_packages(packages)
         self._tools = frozenset(tools)
         self._max_tokens = max_tokens
 

@@ -37,6 +37,7 @@ class Search:
     features: Callable[..., Features]
     limits: Limits
     graph: Compiled
+    packages: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -82,7 +83,7 @@ def _deps(search: Search, tree: Tree, log: Log, ledger: Ledger, control: Control
         ledger=ledger,
         core=search.core,
         flight=Flight(search.core, charge_core),
-        prompting=Prompting(list(search.tools)),
+        prompting=Prompting(list(search.tools), packages=search.packages),
         strategy=search.strategy,
         judge=search.judge,
         policy=search.policy,

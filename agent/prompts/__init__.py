@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
 from ponder.records import Record
 
 CURRENT = "v1"
+LIBRARY = "{library}"
+"""In a system text: what programs may import."""
 
 
 class Turns(Record):
@@ -22,9 +25,11 @@ class Turns(Record):
 
 
 class Programs(Record):
-    """What programs may use."""
+    """What programs may use; `library` names it in the system texts, `packages` where there are some."""
 
     modules: tuple[str, ...]
+    library: str
+    packages: str
 
 
 class PromptSet(Record):
@@ -38,6 +43,15 @@ class PromptSet(Record):
     programs: Programs
     ways: dict[str, str]
     choose_code_at: float
+
+    def with_packages(self, packages: Sequence[str]) -> PromptSet:
+        """Return the set for programs that may import these packages, too; their texts then name them."""
+        programs = self.programs
+        if packages:
+            library = programs.packages.format(packages=", ".join(packages))
+            programs = programs.model_copy(update={"modules": (*programs.modules, *packages), "library": library})
+        system = {kind: text.replace(LIBRARY, programs.library) for kind, text in self.system.items()}
+        return self.model_copy(update={"programs": programs, "system": system})
 
 
 @cache

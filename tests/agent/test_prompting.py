@@ -69,3 +69,15 @@ def test_words_must_be_clearly_likelier_than_a_program(grow, code: float, kind: 
     tokens = {"1": math.log(code * 0.5), "2": math.log((1 - code) * 0.5), "x": math.log(0.5)}
     completion = Completion(text=" 2", finish_reason="stop", alternatives=({" ": -0.1}, tokens))
     assert PROMPTING.chosen(completion, kinds) == kind
+
+
+def test_packages_are_told_and_allowed_only_where_there_are_some(grow) -> None:  # type: ignore[no-untyped-def]
+    tree = grow("What is 2+2?").tree
+    without, light = PROMPTING.step(tree, 0, "code"), "a short Python program, standard library only, that"
+    assert light in without.prompt.messages[0].content
+    request = Prompting(["python"], packages=["numpy", "sympy"]).step(tree, 0, "code")
+    told = "a short Python program, standard library and numpy, sympy only, that"
+    assert request.prompt.messages[0].content == without.prompt.messages[0].content.replace(light, told)
+    assert request.params.grammar is not None
+    assert '| "numpy" | "sympy")' in request.params.grammar
+    assert "{" not in request.prompt.messages[0].content
