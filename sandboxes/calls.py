@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar
 from ponder.protocols import OnUsage, Talk
 from ponder.records import CpuReading, ExecResult, Layers, Limits, Outcome, Usage
 from ponder.sandboxes import wire
-from ponder.sandboxes.wire import Broken, Job, read_frame
+from ponder.sandboxes.inside import LEFT_OUT_NAMES
+from ponder.sandboxes.wire import RETURN_FILES, Broken, Job, read_frame
 
 T = TypeVar("T")
 
@@ -97,8 +98,10 @@ class _Call:
         self.began = time.monotonic()
         self.output = {b"o": bytearray(), b"e": bytearray()}
         self.files: dict[str, bytes | None] = {}
+        self.returned = 0
         self.left_out: list[str] = []
         self.last: dict[str, int] | None = None
+        self.over = False
         self.frames: asyncio.Task[None] | None = None
 
     async def follow(self) -> Outcome | None:
@@ -134,8 +137,11 @@ class _Call:
         if self.frames is not None:
             await asyncio.wait({self.frames}, timeout=DRAIN_S)
             self.frames.cancel()
+        self.over = True
         if self.talk is not None:
             self.talk.ended()
+        if clean:
+            self.cell.writer.write(wire.LEAVE)
         reading, ooms = self.cell.read(), self.cell.oom_kills()
         usage = self._usage(reading)
         code = None if self.last is None or self.last["status"] < 0 else os.waitstatus_to_exitcode(self.last["status"])
@@ -158,26 +164,40 @@ class _Call:
         """Take what comes until the last word; the end of the stream is no error here: `last` tells."""
         try:
             while self.last is None:
-                kind, payload = await read_frame(self.cell.reader)
-                if kind in self.output:
-                    self.output[kind] += payload
-                elif kind == b"m" and self.talk is not None:
-                    self.talk.heard(payload)
-                elif kind == b"f":
-                    path, data = wire.named_file(payload)
-                    self.files[path] = data
-                elif kind == b"d":
-                    self.files[wire.safe_path(payload)] = None
-                elif kind == b"l":
-                    self.left_out.append(payload.decode("utf-8", "replace"))
-                elif kind == b"X":
-                    self.last = wire.summary(payload)
+                self._take(*await read_frame(self.cell.reader))
         except Broken:
             return
 
+    def _take(self, kind: bytes, payload: bytes) -> None:
+        """Take one frame. Raises Broken for one that process 1 never writes, or more of them than it may."""
+        if kind in self.output:
+            self.output[kind] += payload
+            self._hold(sum(map(len, self.output.values())) <= self.job.limits.output_bytes + wire.COMPLAINT_BYTES)
+        elif kind == b"m" and self.talk is not None:
+            self.talk.heard(payload)
+        elif kind == b"f":
+            path, data = wire.named_file(payload)
+            self.files[path] = data
+            self.returned += len(data)
+            self._hold(len(self.files) <= RETURN_FILES and self.returned <= self.job.return_bytes)
+        elif kind == b"d":
+            path = wire.safe_path(payload)
+            self._hold(path in self.job.files)
+            self.files[path] = None
+        elif kind == b"l":
+            self.left_out.append(payload.decode("utf-8", "replace"))
+            self._hold(len(self.left_out) <= LEFT_OUT_NAMES + 1)
+        elif kind == b"X":
+            self.last = wire.summary(payload)
+
+    def _hold(self, kept: bool) -> None:
+        if not kept:
+            raise Broken("more than process 1 ever sends")
+
     def _send(self, data: bytes) -> None:
-        if not self.cell.writer.is_closing():
-            self.cell.writer.write(wire.message(data))
+        message = wire.message(data)
+        if not self.over and not self.cell.writer.is_closing():
+            self.cell.writer.write(message)
 
     def _usage(self, reading: CpuReading) -> Usage:
         """Return the bill: the cgroup's figures, else the larger of two lower bounds."""

@@ -28,6 +28,8 @@ DENIED = (
     "open_by_handle_at", "name_to_handle_at",
     # namespaces (clone with namespace flags: see below)
     "unshare", "setns",
+    # shared memory and queues of the older kind, which a look at processes does not find
+    "shmget", "shmat", "shmctl", "semget", "semctl", "semtimedop", "msgget", "msgctl", "msgsnd", "msgrcv",
     # the machine
     "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "create_module", "reboot",
     "swapon", "swapoff", "acct", "syslog", "sethostname", "setdomainname", "settimeofday", "clock_settime",
@@ -54,7 +56,7 @@ TERMINAL_REQUESTS = (0x5412, 0x541C)
 PR_SET_PDEATHSIG = 1
 PR_SET_SECCOMP = 22
 AF_UNIX = 1
-RULES = 2
+RULES = 3
 """Changes with the code below, so that filters that were compiled before are not used."""
 
 
@@ -94,7 +96,8 @@ def _compile_filter() -> bytes:
     flags = 1 if platform.machine() == "s390x" else 0
     for flag in NAMESPACES:
         rules.add_rule(sc.ERRNO(errno.EPERM), "clone", sc.Arg(flags, sc.MASKED_EQ, flag, flag))
-    rules.add_rule(sc.ERRNO(errno.EPERM), "socket", sc.Arg(0, sc.NE, AF_UNIX))
+    for call in ("socket", "socketpair"):
+        rules.add_rule(sc.ERRNO(errno.EPERM), call, sc.Arg(0, sc.NE, AF_UNIX))
     for request in TERMINAL_REQUESTS:  # masked: the kernel looks at 32 bits of these arguments
         rules.add_rule(sc.ERRNO(errno.EPERM), "ioctl", sc.Arg(1, sc.MASKED_EQ, 0xFFFFFFFF, request))
     # The signal that ends the program when we die is not the program's to switch off.

@@ -37,7 +37,7 @@ PYTHON = "/usr/bin/python3"
 PACKAGES = "/packages"
 """Where the layer of allowed packages is mounted inside, if there is one (`ponder.sandboxes.layers`)."""
 
-INSIDE = (PYTHON, "-S", "-u", "-c", "import ponder_inside as inside; inside.main(); inside.run_main()")
+INSIDE = (PYTHON, "-S", "-u", "-c", "from ponder.sandboxes import inside; inside.main(); inside.run_main()")
 """The command of process 1."""
 
 SANDBOX_ID = 1000
@@ -64,7 +64,7 @@ class Interpreter:
         """Return the name of its root tree: another interpreter, an upgraded one or a new layout is another tree."""
         stat = self.binary.stat()
         marks = (LAYOUT, str(self.binary), str(self.stdlib), stat.st_size, stat.st_mtime_ns, sys.version,
-                 platform.machine(), inside_source())  # fmt: skip
+                 platform.machine(), inside_sources())  # fmt: skip
         return f"python{self.version}-{hashlib.sha256(repr(marks).encode()).hexdigest()[:16]}"
 
 
@@ -175,7 +175,9 @@ def _lay_interpreter(interpreter: Interpreter, draft: Path) -> None:
         binary.with_name(name).symlink_to(binary.name)
     library = draft / "lib" / interpreter.stdlib.name
     shutil.copytree(interpreter.stdlib, library, ignore=_unwanted, copy_function=_copy, ignore_dangling_symlinks=True)
-    _write(library / "ponder_inside.py", inside_source())
+    for name, text in inside_sources().items():
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(library / name, text)
     modules = [interpreter.stdlib / "lib-dynload" / kept.name for kept in (library / "lib-dynload").glob("*.so")]
     for path, copy in needed_libraries([interpreter.binary, *modules]):
         target = draft / "lib" / copy
@@ -217,9 +219,11 @@ def _write(file: Path, text: str) -> None:
     file.chmod(0o644)
 
 
-def inside_source() -> str:
-    """Return the text of the tree's `ponder_inside`."""
-    return Path(inside.__file__).read_text(encoding="utf-8")
+def inside_sources() -> dict[str, str]:
+    """Return, by path below the library, what process 1 runs: `ponder.sandboxes.inside`, in packages else empty."""
+    files = sorted(Path(inside.__file__).parent.glob("*.py"))
+    sources = {f"ponder/sandboxes/inside/{file.name}": file.read_text(encoding="utf-8") for file in files}
+    return {"ponder/__init__.py": "", "ponder/sandboxes/__init__.py": "", **sources}
 
 
 def _precompile(library: Path) -> None:

@@ -20,10 +20,18 @@ from ponder.errors import UsageError
 from ponder.records import Limits
 from ponder.sandboxes.inside import MAIN, MESSAGE_BYTES
 
-FRAME_BYTES = 80 << 20
+RETURN_BYTES = 256 << 20
+"""A program's files that come back have at most so many bytes together, whatever its disk holds."""
+
+PATH_BYTES = 4000
+FRAME_BYTES = RETURN_BYTES + 2 * PATH_BYTES
 """No frame of ours is longer: a returned file is the largest."""
 
 RETURN_FILES = 256
+COMPLAINT_BYTES = 200
+"""What process 1 may add to a program's output."""
+
+NAME_BYTES = 255
 MAX_OPEN_FILES = 256
 PAGE = 4096
 
@@ -44,6 +52,11 @@ class Job:
     counts_processes: bool = True
     """Whether the sandbox has users of its own; else the kernel would count all processes of ours against it."""
 
+    @property
+    def return_bytes(self) -> int:
+        """Return how many bytes of files may come back."""
+        return min(self.limits.disk_bytes, RETURN_BYTES)
+
     def frame(self) -> bytes:
         """Return the job as process 1 reads it."""
         job = {
@@ -52,7 +65,7 @@ class Job:
             "talks": self.talks,
             "rlimits": rlimits(self.limits, counts_processes=self.counts_processes),
             "output_bytes": self.limits.output_bytes,
-            "return_bytes": self.limits.disk_bytes,
+            "return_bytes": self.return_bytes,
             "return_files": RETURN_FILES,
         }
         return frame(b"J", marshal.dumps(job, 4))
@@ -73,6 +86,10 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
         return head[:1], await reader.readexactly(size)
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise Broken("the sandbox is gone") from error
+
+
+LEAVE = frame(b"Q", b"")
+"""Lets process 1 go when its last word was heard."""
 
 
 def message(data: bytes) -> bytes:
@@ -116,9 +133,11 @@ def checked(files: Mapping[str, bytes]) -> dict[str, bytes]:
         path = posixpath.normpath(name)
         if posixpath.isabs(path) or path in (".", "..", MAIN) or path.startswith("../") or "\0" in path:
             raise UsageError(f"{name!r} is not a path below the working directory, or is {MAIN}")
+        if not _can_be_written(path):
+            raise UsageError(f"{name[:100]!r} is too long or no text")
         result[path] = data
     for path in result:
-        if any(parent in result for parent in _parents(path)):
+        if any(parent in result or parent == MAIN for parent in _parents(path)):
             raise UsageError(f"{path!r} lies below a file")
     return result
 
@@ -126,6 +145,14 @@ def checked(files: Mapping[str, bytes]) -> dict[str, bytes]:
 def _parents(path: str) -> list[str]:
     parts = path.split("/")
     return ["/".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _can_be_written(path: str) -> bool:
+    try:
+        word = path.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(word) <= PATH_BYTES and max(map(len, word.split(b"/"))) <= NAME_BYTES
 
 
 def rlimits(limits: Limits, *, counts_processes: bool = True) -> Sequence[tuple[int, int]]:
