@@ -127,6 +127,11 @@ def remove_layer() -> bool:
     return True
 
 
+def size_of(folder: Path) -> int:
+    """Return how many bytes the files below have."""
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
+
+
 def _link() -> Path:
     """Return the name under which the running interpreter's layer is found: a link to its directory."""
     interpreter = rootfs.running_interpreter()

@@ -1,4 +1,4 @@
-"""The command line: `ponder ask`, `runs`, `models`, `doctor`."""
+"""The command line: `ponder ask`, `runs`, `models`, `sandbox`, `doctor`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ def main() -> None:
     """Run the command line and exit with the code of the design: 0, 2, 3, 4, 5 or 130."""
     # transformers and the hub's client print advice that is of no use here; the user's own setting wins.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from ponder.cli.app import run
+    try:
+        from ponder.cli.app import run
 
-    code = run(sys.argv[1:])
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while this was still being imported
+        code = 130
     # All is closed and said: taking the interpreter apart would only cost the user CPU that no bill shows.
     sys.stdout.flush()
     sys.stderr.flush()

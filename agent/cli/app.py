@@ -13,6 +13,7 @@ from ponder.cli.ask import EPILOG, ask
 from ponder.cli.doctor import doctor
 from ponder.cli.models import models
 from ponder.cli.runs import runs
+from ponder.cli.sandbox import sandbox
 from ponder.errors import PonderError
 
 # typer carries its own copy of click; these are that copy's base errors, whichever it is.
@@ -31,6 +32,7 @@ app.command(epilog=EPILOG)(ask)
 app.command()(doctor)
 app.add_typer(models, name="models")
 app.add_typer(runs, name="runs")
+app.add_typer(sandbox, name="sandbox")
 
 
 def _version(wanted: bool) -> None:

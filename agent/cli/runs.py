@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,8 +12,10 @@ from rich.tree import Tree as Drawing
 
 from ponder.cli.output import bill_table, finish, make_console, note, print_json, with_whole_bill
 from ponder.records import Bill, Node
-from ponder.store import Store, open_store
 from ponder.tree import Event, Tree
+
+if TYPE_CHECKING:
+    from ponder.store import Store  # SQLAlchemy takes a third of a second, which other commands do not need
 
 runs = typer.Typer(help="Recorded runs: list, show, resume.", no_args_is_help=True)
 _JSON = typer.Option("--json", help="Print exactly one JSON object on standard output.")
@@ -21,6 +23,7 @@ _JSON = typer.Option("--json", help="Print exactly one JSON object on standard o
 
 def _store() -> Store:
     from ponder.parts import default_home
+    from ponder.store import open_store
 
     return open_store(default_home() / "runs.sqlite")
 
