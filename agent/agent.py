@@ -22,8 +22,9 @@ from typing import Self
 from pydantic import ValidationError
 
 from ponder.background import BackgroundLoop
-from ponder.control import Control
-from ponder.errors import UsageError
+from ponder.budgets import BudgetWatch
+from ponder.control import Control, Stopped
+from ponder.errors import UnknownName, UsageError
 from ponder.graph import open_graph
 from ponder.judges.checks import validate
 from ponder.judges.evidence import EvidenceJudge
@@ -34,6 +35,7 @@ from ponder.parts import (
     TOOLS,
     check_core,
     check_tools,
+    core_meter,
     default_home,
     make_strategy,
     open_core,
@@ -45,7 +47,7 @@ from ponder.policies.hosts import HostRules
 from ponder.prompts import CURRENT
 from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Charge, Limits, Result, Task
-from ponder.running import Search, run_search, write_end
+from ponder.running import Search, nothing_found, run_search, write_end
 from ponder.sandboxes.groups import group_factory
 from ponder.store import Log, Store, open_store
 from ponder.tree import Event, Tree
@@ -185,7 +187,7 @@ class Agent:
 
     def _submit(self, task: str | Task, budget: Budget | None, on_event: OnEvent | None) -> Future[Result]:
         whole = _as_task(task)
-        budget = budget or whole.budget or self._budget
+        budget = self._works.checked(budget or whole.budget or self._budget)
         return self._background.submit(self._works.run(whole, budget, on_event))
 
     def _wait(self, future: Future[Result]) -> Result:
@@ -221,7 +223,6 @@ class _Open:
     """The parts that are open, until `stack` is closed."""
 
     search: Search
-    store: Store
     meters: tuple[Meter, ...]
     stack: AsyncExitStack
 
@@ -232,6 +233,7 @@ class _Works:
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
         self._turn = asyncio.Lock()
+        self._store: Store | None = None
         self._opened: _Open | None = None
         self._control: Control | None = None
         self._ledger: Ledger | None = None
@@ -239,32 +241,40 @@ class _Works:
     @property
     def searching(self) -> bool:
         """Whether a run has begun that can be interrupted."""
-        return self._control is not None
+        return self._control is not None and self._opened is not None
+
+    def checked(self, budget: Budget) -> Budget:
+        """Return the budget. Raises UnknownName when it limits a tool that this agent does not have."""
+        known = ["core", *self._plan.tools]
+        for tool in budget.per_tool:
+            if tool not in known:
+                raise UnknownName("tool in a budget", tool, known)
+        return budget
 
     async def run(self, task: Task, budget: Budget, on_event: OnEvent | None) -> Result:
         async with self._turn:
-            opened, ledger = await self._open()
             run_id = f"{time.strftime('%y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-            opened.store.create(run_id, task.prompt)
-            log, tree = Log(opened.store, run_id), Tree(task)
-            _hear(log, tree, on_event)
-            data = {"task": task.model_dump(mode="json"), "budget": budget.model_dump(mode="json")}
-            log.write(Event(kind="started", data=data | {"manifest": self._manifest(opened.search)}))
-            return await self._finish(opened.search, tree, log, ledger, budget)
+            store = self._open_store()
+            log, tree = Log(store, run_id), Tree(task)
+
+            def begin() -> None:
+                store.create(run_id, task.prompt)
+                _hear(log, tree, on_event)
+                data = {"task": task.model_dump(mode="json"), "budget": budget.model_dump(mode="json")}
+                log.write(Event(kind="started", data=data | {"manifest": self._manifest()}))
+
+            return await self._finish(tree, log, begin, budget)
 
     async def resume(self, prefix: str, budget: Budget, on_event: OnEvent | None) -> Result:
         async with self._turn:
-            opened, ledger = await self._open()
-            run_id = opened.store.find(prefix)
-            events = opened.store.events(run_id)
+            store = self._open_store()
+            run_id = store.find(prefix)
+            events = store.events(run_id)
             if events[-1].kind == "ended":
                 raise UsageError(f"run {run_id} has ended", fix=f"see `ponder runs show {run_id}`")
-            tree, log = Tree.from_events(events), Log(opened.store, run_id, seq=len(events))
-            for event in events:
-                if event.kind == "charged":
-                    ledger.add(Charge.model_validate(event.data))
-            _hear(log, tree, on_event)
-            return await self._finish(opened.search, tree, log, ledger, budget)
+            tree, log = Tree.from_events(events), Log(store, run_id, seq=len(events))
+            earlier = [Charge.model_validate(event.data) for event in events if event.kind == "charged"]
+            return await self._finish(tree, log, lambda: _hear(log, tree, on_event), self.checked(budget), earlier)
 
     def interrupt(self) -> None:
         if self._control is not None:
@@ -273,34 +283,71 @@ class _Works:
     def bill(self) -> Bill | None:
         return self._ledger.bill() if self._ledger is not None else None
 
-    async def _finish(self, search: Search, tree: Tree, log: Log, ledger: Ledger, budget: Budget) -> Result:
-        self._control, self._ledger = Control(), ledger
+    async def _finish(
+        self, tree: Tree, log: Log, begin: Callable[[], None], budget: Budget, earlier: Sequence[Charge] = ()
+    ) -> Result:
+        """Open what is not open yet, search, and write the end; the budget is watched from the first moment on."""
+        ledger, control = Ledger(prices=self._plan.prices, whole_process=self._whole_process), Control()
+        for charge in earlier:
+            ledger.add(charge)
+        self._control, self._ledger = control, ledger
+        budgets = BudgetWatch(budget, ledger, control, closing=self._plan.whole_process)
         try:
-            result = await run_search(search, tree, log, ledger, budget, self._control)
+            async with budgets.watching():
+                try:
+                    opened = await control.race(self._open(ledger))
+                except Stopped:
+                    begin()
+                    result = nothing_found(log, ledger, control)
+                else:
+                    begin()
+                    result = await run_search(opened.search, tree, log, ledger, budgets, control)
             write_end(log, result)
             return result
         finally:
             self._control = None
 
-    def _manifest(self, search: Search) -> dict[str, str | int | float | bool]:
-        names = {"strategy": search.strategy.name, "policy": search.policy.name, "tools": ",".join(search.tools)}
-        return {**search.core.manifest(), **names, "packages": ",".join(search.packages), "prompts": CURRENT}
+    @property
+    def _whole_process(self) -> bool:
+        return self._plan.whole_process and self._ledger is None  # a second run does not pay for the first
 
-    async def _open(self) -> tuple[_Open, Ledger]:
-        """Return the open parts and a bill whose meters started before the parts did."""
+    def _manifest(self) -> dict[str, str | int | float | bool]:
+        plan, opened = self._plan, self._opened
+        names = {"strategy": plan.strategy.name, "policy": plan.policy.name, "tools": ",".join(plan.tools)}
+        if opened is not None:
+            names["packages"] = ",".join(opened.search.packages)
+            return {**opened.search.core.manifest(), **names, "prompts": CURRENT}
+        core = {"model": plan.core} if isinstance(plan.core, str) else plan.core.manifest()
+        return {**core, **names, "prompts": CURRENT}
+
+    def _open_store(self) -> Store:
+        if self._store is None:
+            self._store = open_store(self._plan.home / "runs.sqlite")
+        return self._store
+
+    async def _open(self, ledger: Ledger) -> _Open:
+        """Return the open parts; the ledger watches their meters from before they do anything."""
         if self._opened is not None:
-            return self._opened, Ledger(self._opened.meters, self._plan.prices)
+            for meter in self._opened.meters:
+                ledger.attach(meter)
+            await self._opened.search.core.start()  # an engine that was halted loads again
+            return self._opened
         plan = self._plan
         async with AsyncExitStack() as stack:
-            store = open_store(plan.home / "runs.sqlite")
-            stack.callback(store.close)
             groups = group_factory()
             box = await open_tools(plan.tools, groups, plan.hosts)
             stack.push_async_callback(box.close)
-            core = await open_core(plan.core, groups, plan.progress) if isinstance(plan.core, str) else plan.core
+            meters = box.meters()
+            for meter in meters:
+                ledger.attach(meter, from_zero=True)
+            if (daemon := box.daemon()) is not None:
+                meters.append(daemon)
+                ledger.attach(daemon)
+            name = plan.core
+            core = name if not isinstance(name, str) else await open_core(name, groups, plan.progress, ledger)
             stack.push_async_callback(core.close)
-            meters = (Meter("core", core.read), *(Meter(name, tool.read) for name, tool in box.tools.items()))
-            ledger = Ledger(meters, plan.prices, whole_process=plan.whole_process)
+            meters.append(core_meter(core))
+            ledger.attach(meters[-1], from_zero=isinstance(name, str))
             await core.start()
             graph = await stack.enter_async_context(open_graph(plan.home / "checkpoints.sqlite"))
             search = Search(
@@ -316,8 +363,8 @@ class _Works:
                 packages=box.packages,
                 warnings=tuple(box.warnings),
             )
-            self._opened = _Open(search=search, store=store, meters=meters, stack=stack.pop_all())
-        return self._opened, ledger
+            self._opened = _Open(search=search, meters=tuple(meters), stack=stack.pop_all())
+        return self._opened
 
     async def close(self) -> None:
         self.interrupt()
@@ -325,6 +372,9 @@ class _Works:
             if self._opened is not None:
                 opened, self._opened = self._opened, None
                 await opened.stack.aclose()
+            if self._store is not None:
+                store, self._store = self._store, None
+                store.close()
 
 
 def _hear(log: Log, tree: Tree, on_event: OnEvent | None) -> None:

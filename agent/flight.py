@@ -29,10 +29,16 @@ class Flight:
     Args:
         core: where they run.
         on_done: called with (node, completion) once for every sample, the moment it ends, cancelled ones included.
+        on_start: called with the node when its sample is submitted.
     """
 
-    def __init__(self, core: Core, on_done: Callable[[int, Completion], None]) -> None:
-        self._core, self._on_done = core, on_done
+    def __init__(
+        self,
+        core: Core,
+        on_done: Callable[[int, Completion], None],
+        on_start: Callable[[int], None] | None = None,
+    ) -> None:
+        self._core, self._on_done, self._on_start = core, on_done, on_start or _ignore
         self._waiting: dict[int, tuple[StepRequest, asyncio.Future[Completion]]] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -50,24 +56,39 @@ class Flight:
             groups.setdefault(request, []).append(node)
             self._waiting[node] = (request, loop.create_future())
         for request, nodes in groups.items():
-            call = asyncio.create_task(self._call(request, nodes))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            for node in nodes:
+                self._on_start(node)
+            self._start(request, nodes)
 
-    async def _call(self, request: StepRequest, nodes: Sequence[int]) -> None:
+    def _start(self, request: StepRequest, nodes: Sequence[int]) -> None:
         futures = [self._waiting[node][1] for node in nodes]
+        open_ones = set(range(len(nodes)))
 
         def done(_prompt: int, sample: int, completion: Completion) -> None:
-            self._on_done(nodes[sample], completion)
+            if sample in open_ones:
+                open_ones.remove(sample)
+                self._on_done(nodes[sample], completion)
             if not futures[sample].done():
                 futures[sample].set_result(completion)
 
-        try:
-            await self._core.sample([request.prompt], len(nodes), request.params, done)
-        except Exception as error:  # CoreError: whoever harvests these nodes must hear of it
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
+        async def sampling() -> None:
+            try:
+                await self._core.sample([request.prompt], len(nodes), request.params, done)
+            except Exception as error:  # CoreError: whoever harvests these nodes must hear of it
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(error)
+
+        def ended(call: asyncio.Task[None]) -> None:
+            self._calls.discard(call)
+            # A core that broke said nothing of these, and neither did a call that was cancelled before it began.
+            for sample in sorted(open_ones):
+                self._on_done(nodes[sample], Completion(text="", finish_reason="cancelled"))
+            open_ones.clear()
+
+        call = asyncio.create_task(sampling())
+        self._calls.add(call)
+        call.add_done_callback(ended)
 
     async def harvest(self) -> list[Harvest]:
         """Wait for the sample that was asked for first; return it with the finished ones that follow it.
@@ -90,12 +111,16 @@ class Flight:
 
     async def cancel(self) -> list[int]:
         """Stop everything in flight; return the nodes that were waiting."""
-        nodes = sorted(self._waiting)
+        nodes, futures = sorted(self._waiting), [future for _, future in self._waiting.values()]
+        self._waiting.clear()
+        for future in futures:  # before the calls: a harvest that waits must not take what was cut off for an answer
+            future.cancel()
         calls = list(self._calls)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        for _, future in self._waiting.values():
-            future.cancel()
-        self._waiting.clear()
         return nodes
+
+
+def _ignore(_node: int) -> None:
+    return None

@@ -1,173 +1,357 @@
 """The ledger: who used what, per tool and tree node, and how it was measured.
 
-Charges are the calls' own figures. What no call can be blamed for (our own Python, imports, loading the model,
-launching and idling of the browser) is `overhead`, taken from cumulative meters, so that `by_tool` sums to what the
-operating system counts. One price turns usage into cost; by default one CPU second costs one.
+Charges are the calls' own figures, one line a call. What cumulative meters show beyond the charges is on the bill too,
+at every moment: as the tool's while its calls are in flight, else in a row of its own (`ponder.metering`). So `by_tool`
+sums to what the operating system counts. Prices turn usage into cost; by default one CPU second costs one.
 """
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from pydantic import Field
+
+from ponder.metering import (
+    DAEMON,
+    FETCH,
+    IDLE,
+    OVERHEAD,
+    Account,
+    Cpu,
+    Fetch,
+    Meter,
+    own_reading,
+    process_start,
+)
 from ponder.records import Bill, Charge, CpuReading, Record, ToolBill, Usage
 
-OVERHEAD = "overhead"
-_SUMMED = ("cpu_user_s", "cpu_system_s", "wall_s", "tokens_in", "tokens_out", "tokens_cached", "bytes")
+__all__ = [
+    "DAEMON", "FETCH", "IDLE", "OVERHEAD", "Call", "Ledger", "Meter", "Prices", "Snapshot", "Spent", "nested",
+    "own_reading",
+]  # fmt: skip
+
+_SUMMED = ("calls", "cpu_user_s", "cpu_system_s", "wall_s", "tokens_in", "tokens_out", "tokens_cached", "bytes", "cost")
+_NOTHING_S = 1e-6
+"""Rows of a microsecond or less are rounding."""
 
 
 class Prices(Record):
     """What usage costs. The default makes cost equal to CPU seconds."""
 
-    cpu_second: float = 1.0
-    token_in: float = 0.0
-    token_out: float = 0.0
-    byte: float = 0.0
+    cpu_second: float = Field(default=1.0, ge=0)
+    token_in: float = Field(default=0.0, ge=0)
+    token_out: float = Field(default=0.0, ge=0)
+    byte: float = Field(default=0.0, ge=0)
+    per_tool: dict[str, Prices] = Field(default_factory=dict)
+    """Prices of their own for some tools, instead of all of these: `{"python": Prices(cpu_second=10)}`."""
 
-    def cost(self, usage: Usage) -> float:
+    def of(self, tool: str) -> Prices:
+        """Return the prices that hold for a tool."""
+        return self.per_tool.get(tool, self)
+
+    def cost(self, usage: Usage, tool: str = "") -> float:
         """Return the price of one usage; cached prompt tokens are free, as they cost no computing."""
+        own = self.of(tool)
         return (
-            usage.cpu_s * self.cpu_second
-            + (usage.tokens_in - usage.tokens_cached) * self.token_in
-            + usage.tokens_out * self.token_out
-            + usage.bytes * self.byte
+            usage.cpu_s * own.cpu_second
+            + (usage.tokens_in - usage.tokens_cached) * own.token_in
+            + usage.tokens_out * own.token_out
+            + usage.bytes * own.byte
         )
 
 
-@dataclass(frozen=True)
-class Meter:
-    """A cumulative CPU meter of something that serves many calls of `tool`."""
+class Spent(NamedTuple):
+    """What budgets are compared with. `wall_s` of a tool adds up its calls; of the run it is the clock."""
 
-    tool: str
-    read: Callable[[], CpuReading]
-
-
-def own_reading() -> CpuReading:
-    """Return this process's own CPU since it started (children are metered by their groups)."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return CpuReading(
-        user_s=usage.ru_utime, system_s=usage.ru_stime, peak_rss_bytes=usage.ru_maxrss * unit, method="rusage"
-    )
+    cpu_s: float
+    wall_s: float
+    tokens: int
+    cost: float
 
 
-_ZERO = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="rusage")
+class Snapshot(NamedTuple):
+    """What is spent so far, work in flight included; fetching weights is not the task's and left out.
+
+    `closing_s` is what ending the open services will take, in CPU seconds, as far as known.
+    """
+
+    total: Spent
+    by_tool: Mapping[str, Spent]
+    closing_s: float
+
+
+@dataclass
+class _Row:
+    """One tool's line while it grows."""
+
+    calls: int = 0
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    wall_s: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    bytes: int = 0
+    cost: float = 0.0
+    peak_rss_bytes: int = 0
+    methods: frozenset[str] = field(default_factory=frozenset)
+    shared: bool = False
+
+    def add(self, usage: Usage, cost: float, calls: int = 1) -> None:
+        self.calls += calls
+        self.cpu_user_s += usage.cpu_user_s
+        self.cpu_system_s += usage.cpu_system_s
+        self.wall_s += usage.wall_s
+        self.tokens_in += usage.tokens_in
+        self.tokens_out += usage.tokens_out
+        self.tokens_cached += usage.tokens_cached
+        self.bytes += usage.bytes
+        self.cost += cost
+        self.peak_rss_bytes = max(self.peak_rss_bytes, usage.peak_rss_bytes)
+        self.methods |= {usage.method}
+        self.shared = self.shared or usage.shared
+
+    def use(self, cpu: Cpu, price: float, reading: CpuReading | None = None) -> None:
+        self.cpu_user_s += cpu.user_s
+        self.cpu_system_s += cpu.system_s
+        self.cost += cpu.total_s * price
+        if reading is not None:
+            self.peak_rss_bytes = max(self.peak_rss_bytes, reading.peak_rss_bytes)
+            self.methods |= {reading.method}
+
+    def copy(self) -> _Row:
+        new = _Row.__new__(_Row)  # a snapshot is taken fifty times a second
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def spent(self) -> Spent:
+        tokens = self.tokens_in - self.tokens_cached + self.tokens_out
+        return Spent(self.cpu_user_s + self.cpu_system_s, self.wall_s, tokens, self.cost)
+
+    def bill(self) -> ToolBill:
+        values = {name: value for name, value in vars(self).items() if name != "methods"}
+        return ToolBill(**values, method="+".join(sorted(self.methods)))
+
+
+class _Now(NamedTuple):
+    rows: dict[str, _Row]
+    closing_s: float
+
+
+class Call:
+    """One call while it runs. It becomes exactly one line of the bill, when it is closed.
+
+    `report` is the `OnUsage` that the tool is given. A call that reported nothing is charged its time on the clock and
+    `estimate`; what it used all the same shows on the meters.
+    """
+
+    def __init__(self, ledger: Ledger, tool: str, node: int | None) -> None:
+        self.tool, self.node = tool, node
+        self.began = time.monotonic()
+        self._ledger = ledger
+        self._usage: Usage | None = None
+        self._closed = False
+
+    def report(self, usage: Usage) -> None:
+        """Note what the call used. Only the first report counts, as tools report once."""
+        if self._usage is None:
+            self._usage = usage
+
+    def close(self) -> None:
+        """End the call and charge it. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._ledger.settle(self, self._usage or Usage(wall_s=time.monotonic() - self.began))
+
+    def scope(self, tool: str) -> contextlib.AbstractContextManager[Call]:
+        """Open a call of another tool that this one makes, for the same tree node."""
+        return self._ledger.scope(tool, self.node)
+
+
+_CURRENT: ContextVar[Call | None] = ContextVar("ponder_call", default=None)
+
+
+@contextlib.contextmanager
+def nested(tool: str) -> Iterator[Call | None]:
+    """Meter a call of another tool from inside a tool (an MCP tool that asks the core, say).
+
+    It is charged to the tree node of the call that this code runs in, whatever else runs at the same time; yields None
+    where it runs in none.
+    """
+    outer = _CURRENT.get()
+    if outer is None:
+        yield None
+        return
+    with outer.scope(tool) as call:
+        yield call
 
 
 class Ledger:
     """The running bill of one run.
 
     Args:
-        meters: cumulative meters of shared things (engine, browser). What they show beyond the calls' charges is
-            overhead.
+        meters: cumulative meters of things that serve calls; more can be attached.
         prices: what usage costs.
-        whole_process: count this process's CPU from its start (the command line), not from now (a library call).
+        whole_process: count this process's CPU and time from its start (the command line), not from now (a library
+            call).
     """
 
     def __init__(
         self, meters: Sequence[Meter] = (), prices: Prices | None = None, *, whole_process: bool = False
     ) -> None:
         self.prices = prices or Prices()
-        self._meters = {meter.tool: meter.read for meter in meters}
-        self._start = {tool: _ZERO if whole_process else read() for tool, read in self._meters.items()}
-        self._own_start = _ZERO if whole_process else own_reading()
-        self._began = _process_start() if whole_process else time.monotonic()
-        self._rows: dict[str, ToolBill] = {}
+        self._own = Account(Meter(OVERHEAD, own_reading, rest=OVERHEAD), from_zero=whole_process)
+        self._accounts: dict[str, Account] = {}
+        self._began = process_start() if whole_process else time.monotonic()
+        self._rows: dict[str, _Row] = {}
         self._by_node: dict[int, float] = {}
-        self._earlier = 0.0
+        self._running: dict[Call, None] = {}
+        self._listeners: list[Callable[[Charge], None]] = []
+        self._fetch = Fetch()
+        for meter in meters:
+            self.attach(meter)
 
-    def charge(self, tool: str, node: int | None, usage: Usage) -> Charge:
-        """Add one call's usage to the bill and return the line to be recorded."""
-        charge = Charge(tool=tool, node=node, usage=usage, cost=self.prices.cost(usage))
+    # --- what goes on the bill ------------------------------------------------------------------------------
+
+    def attach(self, meter: Meter, *, from_zero: bool = False) -> None:
+        """Watch a meter from now on, or from its own beginning."""
+        self._accounts[meter.tool] = Account(meter, from_zero=from_zero)
+
+    def listen(self, listener: Callable[[Charge], None]) -> None:
+        """Call `listener(charge)` for every new line."""
+        self._listeners.append(listener)
+
+    def open(self, tool: str, node: int | None) -> Call:
+        """Begin a call; whoever opens it closes it. Prefer `scope`."""
+        call = Call(self, tool, node)
+        if (account := self._accounts.get(tool)) is not None:
+            account.enter()
+        self._running[call] = None
+        return call
+
+    @contextlib.contextmanager
+    def scope(self, tool: str, node: int | None) -> Iterator[Call]:
+        """Meter a call for a tree node: one line of the bill, however the block ends.
+
+        Tasks that are started in the block inherit it (`nested`).
+        """
+        call = self.open(tool, node)
+        token = _CURRENT.set(call)
+        try:
+            yield call
+        finally:
+            _CURRENT.reset(token)
+            call.close()
+
+    def settle(self, call: Call, usage: Usage) -> None:
+        """Put an ended call on the bill; `Call.close` does."""
+        del self._running[call]
+        charge = Charge(
+            tool=call.tool, node=call.node, usage=usage, cost=self.prices.cost(usage, call.tool)
+        )
+        if (account := self._accounts.get(call.tool)) is not None:
+            account.charge(usage)
+            account.leave()
         self.add(charge)
-        return charge
+        for listener in self._listeners:
+            listener(charge)
 
     def add(self, charge: Charge) -> None:
-        """Add a line that was priced before (a resumed run's)."""
-        row = self._rows.get(charge.tool, ToolBill())
-        usage = charge.usage
-        self._rows[charge.tool] = row.model_copy(
-            update={
-                **{key: getattr(row, key) + getattr(usage, key) for key in _SUMMED},
-                "calls": row.calls + 1,
-                "cost": row.cost + charge.cost,
-                "peak_rss_bytes": max(row.peak_rss_bytes, usage.peak_rss_bytes),
-                "method": _all_methods([row.method, usage.method]),
-                "shared": row.shared or usage.shared,
-            }
-        )
+        """Add a line of an earlier session (a resumed run's), which today's meters know nothing of."""
+        self._rows.setdefault(charge.tool, _Row()).add(charge.usage, charge.cost)
         if charge.node is not None:
-            self._by_node[charge.node] = self._by_node.get(charge.node, 0.0) + usage.cpu_s
+            self._by_node[charge.node] = self._by_node.get(charge.node, 0.0) + charge.usage.cpu_s
+
+    @contextlib.contextmanager
+    def fetching(self) -> Iterator[None]:
+        """Count what this process does in the block as fetching weights: on the bill, and no part of the task."""
+        self._fetch.begin()
+        try:
+            yield
+        finally:
+            self._fetch.end()
+
+    # --- what is on it --------------------------------------------------------------------------------------
 
     def node_cpu_s(self, node: int) -> float:
         """Return the CPU seconds charged to one tree node."""
         return self._by_node.get(node, 0.0)
 
     @property
-    def tokens(self) -> int:
-        """Tokens computed so far: prompt tokens that were not cached, and tokens written."""
-        return sum(row.tokens_in - row.tokens_cached + row.tokens_out for row in self._rows.values())
-
-    @property
-    def wall_s(self) -> float:
+    def elapsed_s(self) -> float:
         """Wall seconds since the run (or the process) began."""
         return time.monotonic() - self._began
 
+    @property
+    def wall_s(self) -> float:
+        """Wall seconds of the task: fetching weights is not counted."""
+        return self.elapsed_s - self._fetch.wall_s
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed so far, in flight too: prompt tokens that were not cached, and tokens written."""
+        return self.snapshot().total.tokens
+
     def cpu_s(self) -> float:
-        """Return the CPU seconds used so far, work in flight on shared meters included."""
-        return self.bill().total.cpu_s
+        """Return the CPU seconds of the task so far, work in flight included."""
+        return self.snapshot().total.cpu_s
 
     def cost(self) -> float:
-        """Return the cost so far."""
-        return self.bill().total.cost
+        """Return the cost of the task so far, work in flight included."""
+        return self.snapshot().total.cost
+
+    def snapshot(self) -> Snapshot:
+        """Return what is spent, for budgets: the light way, some tens of microseconds."""
+        now = self._now()
+        by_tool = {tool: row.spent() for tool, row in now.rows.items()}
+        cpu_s = sum(one.cpu_s for tool, one in by_tool.items() if tool != FETCH)
+        cost = sum(one.cost for tool, one in by_tool.items() if tool != FETCH)
+        tokens = sum(one.tokens for one in by_tool.values())
+        return Snapshot(Spent(cpu_s, self.wall_s, tokens, cost), by_tool, now.closing_s)
 
     def bill(self) -> Bill:
         """Return the bill as of now; `by_tool` sums to `total`. `wall_s` adds up the calls', which may overlap."""
-        rows = {**self._rows, OVERHEAD: self._overhead()}
-        sums = {key: sum(getattr(row, key) for row in rows.values()) for key in (*_SUMMED, "calls", "cost")}
-        total = ToolBill().model_copy(
-            update={
-                **sums,
-                "peak_rss_bytes": max(row.peak_rss_bytes for row in rows.values()),
-                "method": _all_methods(row.method for row in rows.values()),
-                "shared": any(row.shared for row in rows.values()),
-            }
-        )
-        return Bill(total=total, by_tool=rows)
+        rows = self._now().rows
+        total = _Row(**{key: sum(getattr(row, key) for row in rows.values()) for key in _SUMMED})
+        total.peak_rss_bytes = max(row.peak_rss_bytes for row in rows.values())
+        total.methods = frozenset().union(*(row.methods for row in rows.values()))
+        total.shared = any(row.shared for row in rows.values())
+        return Bill(total=total.bill(), by_tool={tool: row.bill() for tool, row in rows.items()})
 
-    def _overhead(self) -> ToolBill:
-        own = own_reading()
-        user, system = own.user_s - self._own_start.user_s, own.system_s - self._own_start.system_s
-        peak, methods = own.peak_rss_bytes, {str(own.method)}
-        for tool, read in self._meters.items():
-            now, start, charged = read(), self._start[tool], self._rows.get(tool, ToolBill())
-            # A share is never negative; rounding of a live meter may put it a hair below what was charged.
-            user += max(0.0, now.user_s - start.user_s - charged.cpu_user_s)
-            system += max(0.0, now.system_s - start.system_s - charged.cpu_system_s)
-            if now.cpu_s > start.cpu_s:
-                methods.add(now.method)
-                peak = max(peak, now.peak_rss_bytes)
-        cpu = user + system
-        return ToolBill(
-            calls=0,
-            cpu_user_s=user,
-            cpu_system_s=system,
-            peak_rss_bytes=peak,
-            cost=cpu * self.prices.cpu_second,
-            method=_all_methods(methods),
-        )
+    def _now(self) -> _Now:
+        """Return every row as of now: charges, work in flight, and what is nobody's."""
+        # Copies of the keys at once: a view on another thread may ask while a call ends.
+        rows = {tool: row.copy() for tool, row in list(self._rows.items())}
+        now = time.monotonic()
+        for call in list(self._running):
+            rows.setdefault(call.tool, _Row()).wall_s += now - call.began
+        self._add_own(rows)
+        closing_s = 0.0
+        for tool, account in list(self._accounts.items()):
+            division, rest = account.divide(), account.meter.rest
+            closing_s += account.meter.closing_s if division.used else 0.0
+            if division.in_flight.total_s > _NOTHING_S:
+                row = rows.setdefault(tool, _Row())
+                row.use(division.in_flight, self.prices.of(tool).cpu_second, division.reading)
+            if division.used and division.rest.total_s > _NOTHING_S:
+                row = rows.setdefault(rest, _Row())
+                row.use(division.rest, self.prices.of(rest).cpu_second, division.reading)
+                row.shared = row.shared or rest == DAEMON
+            if account.meter.live is not None and (live := account.meter.live()).tokens_in + live.tokens_out:
+                rows.setdefault(tool, _Row()).add(live, self.prices.cost(live, tool), calls=0)
+        return _Now(rows, closing_s)
 
-
-def _all_methods(methods: Iterable[str]) -> str:
-    return "+".join(sorted({part for method in methods for part in method.split("+") if part}))
-
-
-def _process_start() -> float:
-    """Return this process's start on the monotonic clock, in seconds."""
-    import psutil
-
-    return time.monotonic() - (time.time() - psutil.Process(os.getpid()).create_time())
+    def _add_own(self, rows: dict[str, _Row]) -> None:
+        own, fetched = self._own.divide(), self._fetch.own
+        price = self.prices.of(OVERHEAD).cpu_second
+        rows.setdefault(OVERHEAD, _Row()).use(own.rest.less(fetched), price, own.reading)
+        fetch = fetched.plus(self._fetch.children)
+        if fetch.total_s > _NOTHING_S:
+            row = rows.setdefault(FETCH, _Row())
+            row.use(fetch, self.prices.of(FETCH).cpu_second, own.reading)
+            row.wall_s += self._fetch.wall_s

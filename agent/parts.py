@@ -10,14 +10,18 @@ from pathlib import Path
 
 from ponder.core.engine import EngineSettings
 from ponder.errors import UnknownName
+from ponder.ledger import DAEMON, OVERHEAD, Ledger, Meter
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
 from ponder.policies.hosts import HostRules
 from ponder.prompting import step_kinds
 from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Strategy, Tool
+from ponder.records import CpuReading
 from ponder.search.best_of_n import BestOfN
 
 DEFAULT_CORE = "qwen2.5-coder-1.5b"
 TOOLS = ("python", "browser")
+CLOSING_CPU_S = {"core": 0.05, "python": 0.05, "browser": 0.25}
+"""CPU seconds that ending each takes, when it was used (`benchmarks/budgets.py`)."""
 
 
 def default_home() -> Path:
@@ -55,8 +59,11 @@ def make_strategy(tools: Collection[str], name: str = BestOfN.name, samples: int
     return known[name](kinds=kinds) if samples is None else known[name](samples, kinds=kinds)
 
 
-async def open_core(name: str, groups: GroupFactory, progress: Progress | None) -> Core:
+async def open_core(name: str, groups: GroupFactory, progress: Progress | None, ledger: Ledger) -> Core:
     """Return the core of that name, not started; its weights are fetched first when they are not here.
+
+    Args:
+        ledger: gets what fetching and verifying took, in a row of its own.
 
     Raises:
         UnknownName: no model of that name and no such file.
@@ -66,8 +73,9 @@ async def open_core(name: str, groups: GroupFactory, progress: Progress | None) 
 
     pulling = Stoppable(progress)
     try:
-        path = await asyncio.to_thread(ensure, name, progress=pulling)
-        sha256 = await asyncio.to_thread(digest, name)
+        with ledger.fetching():
+            path = await asyncio.to_thread(ensure, name, progress=pulling)
+            sha256 = await asyncio.to_thread(digest, name)
     finally:
         pulling.stop()  # a thread cannot be cancelled: it hears of it at the next piece, and keeps what it has
     model = resolve(name)
@@ -91,12 +99,33 @@ class Toolbox:
         """Return what programs may import besides the standard library."""
         return self.sandbox.packages() if self.sandbox is not None else ()
 
+    def meters(self) -> list[Meter]:
+        """Return what the tools' services run on; all of it began with this toolbox."""
+        return [Meter(name, tool.read, closing_s=CLOSING_CPU_S.get(name, 0.0)) for name, tool in self.tools.items()]
+
+    def daemon(self) -> Meter | None:
+        """Return the meter of the daemon that runs our sandboxes, and maybe others'; None if there is none."""
+        if self.sandbox is None or (first := self.sandbox.daemon()) is None:
+            return None
+        sandbox, last = self.sandbox, [first]
+
+        def read() -> CpuReading:
+            last[0] = sandbox.daemon() or last[0]  # one that ended keeps its last figure
+            return last[0]
+
+        return Meter(DAEMON, read, rest=DAEMON)
+
     async def close(self) -> None:
         """Close all of it. Safe to call twice."""
         for tool in self.tools.values():
             await tool.close()
         if self.sandbox is not None:
             await self.sandbox.close()
+
+
+def core_meter(core: Core) -> Meter:
+    """Return the core's meter: what no sample used is loading, and overhead."""
+    return Meter("core", core.read, rest=OVERHEAD, live=core.live, closing_s=CLOSING_CPU_S["core"])
 
 
 async def open_tools(names: Sequence[str], groups: GroupFactory, hosts: HostRules) -> Toolbox:

@@ -67,6 +67,10 @@ class Prompting:
         """Return the kinds of step that the core may choose from, the likeliest first."""
         return ["code"] if has_tests(tree.task) else step_kinds(self._tools)
 
+    def drop(self, tool: str) -> None:
+        """Offer a tool no longer: its budget is spent."""
+        self._tools -= {tool}
+
     def choose(self, tree: TreeView, parent: int, kinds: Sequence[StepKind]) -> StepRequest:
         """Return the request whose one-token answer picks among `kinds`. Read it with `chosen`."""
         grammar = one_of([self.prompts.ways[kind] for kind in kinds])

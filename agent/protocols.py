@@ -88,6 +88,15 @@ class Core(Protocol):
     def read(self) -> CpuReading:
         """Return the engine's cumulative CPU, loading included; zero for a core that runs elsewhere."""
 
+    def live(self) -> Usage:
+        """Return the tokens of all samples in flight, as they would be charged if they ended now. Cheap."""
+
+    async def halt(self) -> None:
+        """End all computing within about two decode steps, after `sample` was cancelled; the next `sample` works.
+
+        Cancelling is polite: an engine may finish the part of a prompt that it is at. A spent budget cannot wait.
+        """
+
     def manifest(self) -> Mapping[str, str | int | float | bool]:
         """Return what identifies the core in a record: model, digest, engine and its version."""
 
@@ -153,7 +162,7 @@ class Sandbox(Protocol):
         """Return the cumulative CPU of all calls so far, those in flight and what waits for calls included."""
 
     def daemon(self) -> CpuReading | None:
-        """Return the cumulative CPU of a service that runs sandboxes for us (a Docker daemon); None if there is none."""
+        """Return the cumulative CPU of a service that runs sandboxes for us (a Docker daemon); None without one."""
 
     async def close(self) -> None:
         """End everything that still runs (outcome `killed`) and remove what was made. Safe to call twice."""

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ponder.control import BudgetWatch, Control
+from ponder.budgets import BudgetWatch
+from ponder.control import Control
 from ponder.errors import PonderError
 from ponder.flight import Flight
 from ponder.graph import Compiled, run_graph
-from ponder.ledger import Ledger
+from ponder.ledger import Call, Ledger
 from ponder.nodes import Deps, State
 from ponder.nodes.branch import branch
 from ponder.nodes.stop import Decided
 from ponder.prompting import Prompting
 from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
-from ponder.records import Budget, Completion, Features, Limits, Result
+from ponder.records import Completion, Features, Limits, Result
 from ponder.store import Log
 from ponder.tree import Event, Tree
 
@@ -42,58 +44,79 @@ class Search:
 
 
 async def run_search(
-    search: Search, tree: Tree, log: Log, ledger: Ledger, budget: Budget, control: Control
+    search: Search, tree: Tree, log: Log, ledger: Ledger, budgets: BudgetWatch, control: Control
 ) -> Result:
     """Search until the policy stops or the control says so; always return what was found.
 
     The tree may hold a part of a run already (a resumed one): what was asked and not finished goes on first.
+    Someone else watches the budgets: it began before there was anything to search with.
     """
-    deps = _deps(search, tree, log, ledger, control)
+    deps = _deps(search, tree, log, ledger, budgets, control)
+    ledger.listen(lambda charge: deps.write("charged", charge.node, charge))
     pending = [n.id for n in tree.nodes.values() if n.status in ("asked", "thought", "observed")]
     state = State(run_id=log.run_id, round=tree.rounds, pending=pending, ready=[], stopped=False)
     decided: list[Decided] = []
     log.listen(lambda event: decided.append(Decided.model_validate(event.data)) if event.kind == "decided" else None)
     problem: str | None = None
-    async with BudgetWatch(budget, ledger, control).watching():
-        try:
-            if not pending:
-                state["pending"] = (await branch(state, deps))["pending"]
-            await run_graph(search.graph, state, deps)
-        except PonderError as error:
-            problem = str(error)
-        except Exception as error:  # a bug of ours or of a part that was plugged in: what was found is not lost to it
-            _LOG.debug("the search broke", exc_info=True)
-            problem = f"the search broke: {type(error).__name__}: {error}"
-        finally:
-            for node in await deps.flight.cancel():
-                deps.write("cancelled", node)
+    cut_off: list[int] = []
+    ending = asyncio.create_task(_end_when_told(deps, cut_off))
+    try:
+        if not pending:
+            state["pending"] = (await branch(state, deps))["pending"]
+        await run_graph(search.graph, state, deps)
+    except PonderError as error:
+        problem = str(error)
+    except Exception as error:  # a bug of ours or of a part that was plugged in: what was found is not lost to it
+        _LOG.debug("the search broke", exc_info=True)
+        problem = f"the search broke: {type(error).__name__}: {error}"
+    finally:
+        if control.reason is None:
+            ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        for node in [*cut_off, *await deps.flight.cancel()]:
+            deps.write("cancelled", node)
     return _result(search, deps, decided[-1] if decided else None, problem)
 
 
-def _deps(search: Search, tree: Tree, log: Log, ledger: Ledger, control: Control) -> Deps:
-    deps: Deps
+async def _end_when_told(deps: Deps, cut_off: list[int]) -> None:
+    """Stop the core the moment the run is told to end, not after the graph's last states; note what was cut off."""
+    await deps.control.told()
+    cut_off += await deps.flight.cancel()
+    if deps.control.reason == "budget":
+        await deps.core.halt()
 
-    def charge_core(node: int, completion: Completion) -> None:
-        deps.charge("core", node, completion.usage)
+
+def _deps(
+    search: Search, tree: Tree, log: Log, ledger: Ledger, budgets: BudgetWatch, control: Control
+) -> Deps:
+    calls: dict[int, Call] = {}
+
+    def open_call(node: int) -> None:
+        calls[node] = ledger.open("core", node)
+
+    def close_call(node: int, completion: Completion) -> None:
+        call = calls.pop(node)
+        call.report(completion.usage)
+        call.close()
 
     checker = search.checker if tree.task.success is not None and tree.task.success.kind == "tests" else None
-    deps = Deps(
+    return Deps(
         tree=tree,
         log=log,
         ledger=ledger,
         core=search.core,
-        flight=Flight(search.core, charge_core),
+        flight=Flight(search.core, close_call, open_call),
         prompting=Prompting(list(search.tools), packages=search.packages),
         strategy=search.strategy,
         judge=search.judge,
         policy=search.policy,
         control=control,
+        budgets=budgets,
         features=search.features,
         tools=search.tools,
         checker=checker,
         limits=search.limits,
     )
-    return deps
 
 
 def _result(search: Search, deps: Deps, last: Decided | None, problem: str | None) -> Result:
@@ -113,7 +136,7 @@ def _result(search: Search, deps: Deps, last: Decided | None, problem: str | Non
         run_id=deps.log.run_id,
         nodes=len(deps.tree.nodes) - 1,
         ledger=deps.ledger.bill(),
-        elapsed_s=deps.ledger.wall_s,
+        elapsed_s=deps.ledger.elapsed_s,
         warnings=tuple(warnings),
     )
 
@@ -122,3 +145,17 @@ def write_end(log: Log, result: Result) -> None:
     """Record the result; a store that broke meanwhile must not take the answer with it."""
     with contextlib.suppress(PonderError):
         log.write(Event(kind="ended", data=result.model_dump(mode="json")))
+
+
+def nothing_found(log: Log, ledger: Ledger, control: Control) -> Result:
+    """Return the result of a run that was told to end before there was anything to search with."""
+    return Result(
+        answer=None,
+        confidence=0.0,
+        stop_reason=control.reason or "error",
+        run_id=log.run_id,
+        nodes=0,
+        ledger=ledger.bill(),
+        elapsed_s=ledger.elapsed_s,
+        warnings=(f"stopped before the search began: {control.why}",),
+    )

@@ -24,6 +24,10 @@ OnDone = Callable[[int, int, Completion], None]
 _PROMPT_TOKEN_WORK = 0.4
 """CPU of one prompt token relative to one decoded token (0.5B and 1.5B Q4_K_M, two cores)."""
 
+_HALT_S = 0.03
+_STILL_CPU_S = 0.01
+"""An engine that was cancelled and uses more than this in `_HALT_S` is at work on a prompt."""
+
 
 @dataclass
 class _Sample:
@@ -216,6 +220,23 @@ class LlamaCppCore:
     def read(self) -> CpuReading:
         """See `Core.read`."""
         return self._engine.read()
+
+    def live(self) -> Usage:
+        """See `Core.live`."""
+        return Usage(
+            tokens_in=sum(sample.tokens_in for sample in self._live),
+            tokens_cached=sum(sample.tokens_cached for sample in self._live),
+            tokens_out=sum(sample.tokens_out for sample in self._live),
+            method=self._settled.method,
+            shared=True,
+        )
+
+    async def halt(self) -> None:
+        """See `Core.halt`. An engine that computes on (a prompt takes seconds) is ended; the next use starts it."""
+        used = self._engine.read().cpu_s
+        await asyncio.sleep(_HALT_S)
+        if self._engine.read().cpu_s - used > _STILL_CPU_S:
+            await self.close()
 
     def manifest(self) -> Mapping[str, str | int | float | bool]:
         """See `Core.manifest`."""

@@ -20,7 +20,7 @@ class ScriptedCore:
 
     Args:
         script: texts in the order in which they are asked for, or a function of (prompt, sample index).
-        delay_s: seconds each sample takes, one after the other (for tests of cancelling).
+        delay_s: seconds each sample takes, one after the other, its words coming evenly (for tests of cancelling).
 
     Raises (from `sample`):
         CoreError: the list is used up.
@@ -34,6 +34,7 @@ class ScriptedCore:
         self._delay_s = delay_s
         self.prompts: list[Prompt] = []
         """Every prompt sampled so far, for tests to look at."""
+        self._live: dict[int, Usage] = {}
 
     async def start(self) -> None:
         """Nothing to do."""
@@ -48,20 +49,30 @@ class ScriptedCore:
         """See `Core.sample`."""
         results: list[list[Completion]] = [[] for _ in prompts]
         todo = [(p, i) for p in range(len(prompts)) for i in range(n)]
+        so_far = _NOTHING
+        call = len(self.prompts)
         self.prompts.extend(prompts)
         try:
             for p, i in list(todo):
-                await asyncio.sleep(self._delay_s)
                 done = self._complete(prompts[p], i, params)
+                words = done.text.split()
+                for said in range(len(words) + 1):
+                    so_far = _cancelled(done, words[:said])
+                    self._live[call] = so_far.usage
+                    await asyncio.sleep(self._delay_s / (len(words) + 1))
                 results[p].append(done)
                 todo.remove((p, i))
+                del self._live[call]
+                so_far = _NOTHING
                 if on_done:
                     on_done(p, i, done)
         except asyncio.CancelledError:
-            for p, i in todo:
+            for (p, i), left in zip(todo, [so_far, *[_NOTHING] * len(todo)], strict=False):
                 if on_done:
-                    on_done(p, i, Completion(text="", finish_reason="cancelled"))
+                    on_done(p, i, left)
             raise
+        finally:
+            self._live.pop(call, None)
         return results
 
     def _complete(self, prompt: Prompt, index: int, params: SamplingParams) -> Completion:
@@ -79,6 +90,14 @@ class ScriptedCore:
         usage = Usage(tokens_in=words_in, tokens_out=words, method="estimate")
         return Completion(text=text, finish_reason="stop", logprobs=(-0.1,) * words, usage=usage)
 
+    def live(self) -> Usage:
+        """See `Core.live`."""
+        live = list(self._live.values())
+        return Usage(tokens_in=sum(u.tokens_in for u in live), tokens_out=sum(u.tokens_out for u in live))
+
+    async def halt(self) -> None:
+        """Nothing computes on."""
+
     def read(self) -> CpuReading:
         """The scripted core runs in this process: nothing of its own."""
         return CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="estimate")
@@ -89,3 +108,14 @@ class ScriptedCore:
 
     async def close(self) -> None:
         """Nothing to do."""
+
+
+_NOTHING = Completion(text="", finish_reason="cancelled")
+
+
+def _cancelled(whole: Completion, words: Sequence[str]) -> Completion:
+    """Return what is there of a completion when it is cut off after these words."""
+    usage = whole.usage.model_copy(update={"tokens_out": len(words)})
+    return Completion(
+        text=" ".join(words), finish_reason="cancelled", logprobs=whole.logprobs[: len(words)], usage=usage
+    )

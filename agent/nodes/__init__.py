@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from ponder.budgets import BudgetWatch
 from ponder.control import Control
 from ponder.flight import Flight
 from ponder.ledger import Ledger
 from ponder.prompting import Prompting
 from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
-from ponder.records import Action, Features, Limits, Node, Observation, Record, Usage
+from ponder.records import Action, Features, Limits, Node, Observation, Record
 from ponder.tree import Event, EventKind, EventLog, Tree
 
 
@@ -41,6 +42,7 @@ class Deps:
     judge: Judge
     policy: StopPolicy
     control: Control
+    budgets: BudgetWatch
     features: Callable[..., Features]
     """Makes the policy's features; see `ponder.policies.features.extract`."""
     tools: Mapping[str, Tool]
@@ -52,10 +54,6 @@ class Deps:
     def write(self, kind: EventKind, node: int | None = None, data: Record | None = None) -> None:
         """Append an event; the tree has it before this returns."""
         self.log.write(Event(kind=kind, node=node, data=data.model_dump(mode="json") if data else {}))
-
-    def charge(self, tool: str, node: int | None, usage: Usage) -> None:
-        """Put a call's usage on the bill, and the line into the store."""
-        self.write("charged", node, self.ledger.charge(tool, node, usage))
 
     def nodes(self, ids: list[int]) -> list[Node]:
         """Return these nodes of the tree."""

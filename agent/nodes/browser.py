@@ -6,8 +6,9 @@ from typing import Any
 
 from ponder.control import Stopped
 from ponder.nodes import Deps, State, needs_browser, opened_for_all, unknown_tool
+from ponder.nodes.calls import metered
 from ponder.protocols import Tool
-from ponder.records import Browse, Node, Observation
+from ponder.records import Browse, Node, Observation, StopReason
 
 
 async def browser(state: State, deps: Deps) -> dict[str, Any]:
@@ -15,11 +16,12 @@ async def browser(state: State, deps: Deps) -> dict[str, Any]:
     try:
         for node in deps.nodes(state["ready"]):
             if needs_browser(node):
-                seen = await deps.control.race(_run(node, deps))
+                seen = await _run(node, deps)
                 deps.write("observed", node.id, seen)
                 if not seen.ok and opened_for_all(node) and isinstance(node.action, Browse):
                     # The task names this page: guessing without it would answer another question.
-                    deps.control.stop("error", f"cannot open {node.action.url}: {seen.text}")
+                    reason: StopReason = "error" if deps.budgets.tool_spent("browser") is None else "budget"
+                    deps.control.stop(reason, f"cannot open {node.action.url}: {seen.text}")
     except Stopped:
         pass
     return {}
@@ -45,9 +47,10 @@ async def _replay(node: Node, tool: Tool, deps: Deps) -> None:
 
 
 async def _call(action: Browse, node: Node, tool: Tool, deps: Deps) -> Observation:
-    return await tool.run(
-        action,
-        session=f"{deps.log.run_id}-{node.branch}",
-        limits=deps.limits,
-        on_usage=lambda usage: deps.charge("browser", node.id, usage),
+    session = f"{deps.log.run_id}-{node.branch}"
+    return await metered(
+        "browser",
+        node,
+        deps,
+        lambda limits, report: tool.run(action, session=session, limits=limits, on_usage=report),
     )

@@ -65,9 +65,10 @@ async def _choose(node: Node, deps: Deps) -> StepKind:
     if len(kinds) == 1:
         return kinds[0]
     request = deps.prompting.choose(deps.tree, parent, kinds)
-    completions = await deps.core.sample(
-        [request.prompt], 1, request.params, lambda _p, _s, done: deps.charge("core", node.id, done.usage)
-    )
+    with deps.ledger.scope("core", node.id) as call:
+        completions = await deps.core.sample(
+            [request.prompt], 1, request.params, lambda _p, _s, done: call.report(done.usage)
+        )
     return deps.prompting.chosen(completions[0][0], kinds)
 
 

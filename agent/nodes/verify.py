@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from ponder.control import Stopped
 from ponder.nodes import Deps, State, needs_verify, unknown_tool
+from ponder.nodes.calls import metered
 from ponder.records import Answer, CallTool, Node, Observation
 
 
@@ -17,30 +19,32 @@ async def verify(state: State, deps: Deps) -> dict[str, Any]:
 
     async def one(node: Node) -> None:
         async with turn:
-            deps.write("observed", node.id, await _run(node, deps))
+            with contextlib.suppress(Stopped):
+                deps.write("observed", node.id, await _run(node, deps))
 
-    try:
-        await deps.control.race(asyncio.gather(*(one(node) for node in waiting)))
-    except Stopped:
-        pass
+    # All of them end before this returns, also when one of them breaks: what they used is on the bill by then.
+    for ended in await asyncio.gather(*(one(node) for node in waiting), return_exceptions=True):
+        if ended is not None:
+            raise ended
     return {}
 
 
 async def _run(node: Node, deps: Deps) -> Observation:
     action = node.action
     if isinstance(action, Answer) and deps.checker is not None:
+        checker, program = deps.checker, action.text
         criterion = deps.tree.task.success
         tests = criterion.visible if criterion else ()
-        return await deps.checker.check(
-            action.text, tests, limits=deps.limits, on_usage=lambda usage: deps.charge("python", node.id, usage)
+        return await metered(
+            "python", node, deps, lambda limits, report: checker.check(program, tests, limits=limits, on_usage=report)
         )
     name = action.tool if isinstance(action, CallTool) else "python"
     tool = deps.tools.get(name)
     if tool is None or action is None:
         return unknown_tool(name, deps.tools)
-    return await tool.run(
-        action,
-        session=str(node.branch),
-        limits=deps.limits,
-        on_usage=lambda usage: deps.charge(name, node.id, usage),
+    return await metered(
+        name,
+        node,
+        deps,
+        lambda limits, report: tool.run(action, session=str(node.branch), limits=limits, on_usage=report),
     )
