@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from ponder.errors import NoSandbox, UnknownName
 from ponder.protocols import Sandbox
-from ponder.records import Layers
 from ponder.sandboxes.bubblewrap import BubblewrapSandbox
 
-__all__ = ["SANDBOXES", "check_sandboxes", "open_sandbox"]
-
+__all__ = ["SANDBOXES", "check_sandbox", "check_sandboxes", "open_sandbox"]
 
 SANDBOXES: dict[str, Callable[[], Sandbox]] = {"bubblewrap": BubblewrapSandbox}
 """The backends, best first."""
@@ -51,18 +50,30 @@ async def open_sandbox(name: str | None = None) -> Sandbox:
     raise NoSandbox("no sandbox works here: " + "; ".join(map(str, refusals)), fix=refusals[0].fix)
 
 
-async def check_sandboxes() -> dict[str, dict[str, bool | str]]:
-    """Try every backend; return by name whether it works (`ok`) and what is missing or how to fix it (`why`)."""
-    report: dict[str, dict[str, bool | str]] = {}
-    for name, make in SANDBOXES.items():
-        sandbox = make()
-        try:
-            layers = await sandbox.probe()
-        except NoSandbox as error:
-            report[name] = {"ok": False, "why": str(error)}
-        else:
-            missing = "; ".join(f"{layer}: {why}" for layer, why in layers.missing.items())
-            report[name] = {"ok": True, "why": f"works, without {missing}" if missing else "every layer holds"}
-        finally:
-            await sandbox.close()
-    return report
+async def check_sandboxes() -> dict[str, dict[str, Any]]:
+    """Try every backend, one after the other; return what `check_sandbox` says, by name."""
+    return {name: await check_sandbox(name) for name in SANDBOXES}
+
+
+async def check_sandbox(name: str) -> dict[str, Any]:
+    """Try one backend; return whether it works (`ok`), what is wrong or missing (`why`), and the rest that is known.
+
+    Keys: `ok`, `why` (with the fix), `fix` (a command or a sentence, or empty), `active` (layers that hold),
+    `missing` (layer -> why not), `packages` (import names that programs may use).
+    """
+    sandbox = SANDBOXES[name]()
+    try:
+        layers = await sandbox.probe()
+    except NoSandbox as error:
+        return {"ok": False, "why": str(error), "fix": error.fix or "", "active": [], "missing": {}, "packages": []}
+    finally:
+        await sandbox.close()
+    missing = ", ".join(layers.missing)
+    return {
+        "ok": True,
+        "why": f"works, without {missing}" if missing else "every layer holds",
+        "fix": "",
+        "active": list(layers.active),
+        "missing": dict(layers.missing),
+        "packages": list(sandbox.packages()),
+    }

@@ -3,87 +3,134 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswer
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from ponder.cli.output import print_json
+from ponder.cli.checks import Report, check_browser, check_cores, check_docker, check_image, check_meters
+from ponder.cli.output import make_console, print_json
+
+PATIENCE_S = 60.0
+"""The first sandbox of a machine lays out its root image, and Chromium may start from a cold disk."""
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")] = False,
 ) -> int:
-    """Check what works on this machine: sandbox, docker, browser, cores, meters; and say how to fix the rest.
+    """Check what works on this machine: sandboxes, docker, browser, cores, meters; and say how to fix the rest.
 
     Exit code 0 when `ponder ask` can work with all its tools, 5 when something is missing.
     """
-    found = asyncio.run(examine())
+    found = examine()
     if as_json:
         print_json(found)
     else:
         _print(found)
-    works = any(one["ok"] for one in found["sandboxes"].values()) and found["browser"]["ok"]
-    return 0 if works and all(one["ok"] for one in found["meters"].values()) else 5
+    return 0 if found["choice"]["ok"] and found["browser"]["ok"] else 5
 
 
-async def examine() -> dict[str, Any]:
-    """Try every part for real. Shapes: name -> {"ok": bool, "why": str, ...} per part."""
-    from ponder.sandboxes import check_sandboxes
+def examine(patience_s: float = PATIENCE_S) -> Report:
+    """Try every part for real, all at once. Shapes: name -> {"ok": bool, "why": str, ...} per part.
+
+    Args:
+        patience_s: a check that takes longer is reported as broken, and left alone.
+    """
+    from ponder.sandboxes import SANDBOXES, check_sandbox
     from ponder.sandboxes.groups import group_factory
-    from ponder.tools.browser import BrowserTool
 
+    meters = check_meters()  # cleans up after dead ponders: before the others make groups
     groups = group_factory()
-    tool = BrowserTool(groups)
-    try:
-        browser = await tool.probe()
-    finally:
-        await tool.close()
+    started = {
+        **{f"sandbox {name}": _start(lambda name=name: check_sandbox(name)) for name in SANDBOXES},
+        "browser": _start(lambda: check_browser(groups)),
+        "docker": _start(check_docker),
+        "cores": _start(check_cores),
+    }
+    done = gather(started, patience_s)
+    sandboxes = {name: done[f"sandbox {name}"] for name in SANDBOXES}
     return {
-        "sandboxes": await check_sandboxes(),
-        "browser": browser,
-        "cores": _cores(),
-        "meters": _meters(groups),
-        "docker": _docker(),
+        "sandboxes": sandboxes,
+        "choice": _choice(sandboxes),
+        "image": check_image(),  # after the sandboxes, which build it
+        "meters": meters,
+        "docker": done["docker"],
+        "browser": done["browser"],
+        "cores": done["cores"],
     }
 
 
-def _cores() -> dict[str, Any]:
-    from ponder.models import is_here, load_registry
-
-    here = {name: is_here(name) for name in load_registry()}
-    pull = "not on this machine yet: the first use fetches it, or `ponder models pull {}`"
-    return {name: {"ok": yes, "why": "" if yes else pull.format(name)} for name, yes in here.items()}
-
-
-def _meters(groups: Any) -> dict[str, Any]:
-    group = groups("doctor")
-    try:
-        method = group.read().method
-    finally:
-        group.close()
-    why = "" if method == "cgroup" else "no cgroup can be made here: CPU figures are lower bounds"
-    return {method: {"ok": True, "why": why}}
+def _choice(sandboxes: Mapping[str, Report]) -> Report:
+    """Tell which backend a search would use (`name`), or why code is refused."""
+    wanted = os.environ.get("PONDER_SANDBOX") or None
+    working = [name for name, report in sandboxes.items() if report["ok"]]
+    chosen = next((name for name in working if wanted in (None, name)), None)
+    if chosen is not None:
+        return {"ok": True, "why": f"programs run in {chosen}", "name": chosen}
+    if wanted is not None:
+        return {"ok": False, "why": f"PONDER_SANDBOX={wanted}: code is refused", "fix": "unset PONDER_SANDBOX"}
+    fix = next((report["fix"] for report in sandboxes.values() if report.get("fix")), "")
+    return {"ok": False, "why": "no sandbox works here: code is refused", "fix": fix}
 
 
-def _docker() -> dict[str, Any]:
-    import docker
-
-    try:
-        client = docker.from_env(timeout=3)
-        version = client.version()["Version"]
-        client.close()
-    except Exception as error:  # docker's client raises many kinds; all mean that there is none to use
-        client_here = "the client is installed, but no engine answers" if shutil.which("docker") else "not installed"
-        return {"ok": False, "why": f"{client_here}: {str(error).splitlines()[0][:120]}"}
-    return {"ok": True, "why": f"engine {version}"}
+# --- checks side by side ------------------------------------------------------------------------------------------
 
 
-def _print(found: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+def _start(check: Callable[[], Report | Coroutine[Any, Any, Report]]) -> Future[Report]:
+    """Begin a check in a thread of its own, which cannot hold the program up when it hangs."""
+    future: Future[Report] = Future()
+
+    def work() -> None:
+        try:
+            begun = check()
+            future.set_result(asyncio.run(begun) if asyncio.iscoroutine(begun) else begun)
+        except Exception as error:  # whatever breaks is what the doctor is for
+            future.set_result({"ok": False, "why": f"{type(error).__name__}: {error}"})
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+def gather(started: Mapping[str, Future[Report]], patience_s: float) -> dict[str, Report]:
+    """Return what the checks found; one that gives no answer in time is broken."""
+    end = time.monotonic() + patience_s
+    done: dict[str, Report] = {}
+    for name, future in started.items():
+        try:
+            done[name] = future.result(max(0.0, end - time.monotonic()))
+        except NoAnswer:
+            done[name] = {"ok": False, "why": f"no answer within {patience_s:g} s"}
+    return done
+
+
+# --- output -------------------------------------------------------------------------------------------------------
+
+
+def _print(found: Report) -> None:
+    console = make_console()
     for part, entries in found.items():
         named = entries if "ok" not in entries else {"": entries}
+        title = {"sandboxes": "sandbox", "cores": "core", "meters": "meter"}.get(part, part)
         for name, one in named.items():
-            sign = "[green]ok  [/green]" if one["ok"] else "[red]no  [/red]"
-            console.print(f"{sign}{part} {name} [dim]{one.get('why', '')}[/dim]".rstrip())
+            _print_one(console, f"{title} {name}".rstrip(), one)
+
+
+def _print_one(console: Console, title: str, one: Report) -> None:
+    sign = "[green]ok[/green] " if one["ok"] else "[red]no[/red] "
+    fix = one.get("fix") or ""
+    why = escape(one.get("why", "").removesuffix(f" ({fix})"))
+    console.print(f"{sign} {escape(title)}  [dim]{why}[/dim]".rstrip(), soft_wrap=True)
+    if fix:
+        console.print(f"     [yellow]fix:[/yellow] {escape(fix)}", soft_wrap=True)
+    if active := one.get("active"):
+        console.print(f"     [dim]active: {', '.join(active)}[/dim]", soft_wrap=True)
+    for word, lines in (("missing", one.get("missing")), ("", one.get("roles"))):
+        for name, text in (lines or {}).items():
+            console.print(f"     [dim]{escape(f'{word} {name}: {text}'.strip())}[/dim]", soft_wrap=True)
