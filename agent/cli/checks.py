@@ -1,0 +1,140 @@
+"""What `ponder doctor` looks at: each check tries one part for real and says {"ok", "why", ...}."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from ponder.errors import NoSandbox
+from ponder.protocols import GroupFactory
+
+Report = dict[str, Any]
+DOCKER_S = 5
+ADD_PACKAGES = "ponder sandbox image numpy sympy pandas"
+
+
+async def check_browser(groups: GroupFactory) -> Report:
+    """Load a page in Chromium."""
+    from ponder.tools.browser import BrowserTool
+
+    tool = BrowserTool(groups)
+    try:
+        return dict(await tool.probe())
+    finally:
+        await tool.close()
+
+
+def check_cores() -> Report:
+    """Tell which weights are here, by name."""
+    from ponder.models import is_here, load_registry
+
+    here = {name: is_here(name) for name in load_registry()}
+    pull = "not on this machine yet: the first use fetches it, or `ponder models pull {}`"
+    return {name: {"ok": yes, "why": "" if yes else pull.format(name)} for name, yes in here.items()}
+
+
+def check_meters() -> Report:
+    """Tell how processes are metered and limited: the method, which cgroup version does what, and what is missing."""
+    from ponder.sandboxes.groups import find_groups
+    from ponder.sandboxes.places import is_v2
+
+    groups = find_groups()
+    group = groups.make("doctor")
+    try:
+        method = group.read().method
+    finally:
+        group.close()
+    roles: dict[str, str] = {}
+    for role in ("cpu", "memory", "pids", "kill"):
+        place = getattr(groups.places, role, None)
+        if place is not None:
+            roles[role] = f"cgroup v{2 if is_v2(place) else 1}: {place}"
+    titles = {"cpu": "CPU metered", "memory": "memory limited", "pids": "processes limited", "kill": "killed at once"}
+    held = ", ".join(f"{titles[role]} by {place.partition(':')[0]}" for role, place in roles.items())
+    why = held if method == "cgroup" else "no cgroup can be made here: CPU figures are lower bounds"
+    versions = sorted({place.split(":")[0][-2:] for place in roles.values()})
+    report = {"ok": True, "why": why, "cgroup_versions": versions, "roles": roles, "missing": groups.missing}
+    return {method: report}
+
+
+def check_image() -> Report:
+    """Tell where the root image and the package layer are, and what they hold. Builds nothing."""
+    from ponder.sandboxes import layers, rootfs
+
+    try:
+        tree = rootfs.trees_dir(root_user=os.geteuid() == 0) / rootfs.running_interpreter().key
+        layer = layers.find_layer()
+    except NoSandbox as error:
+        return {"ok": False, "why": str(error), "fix": error.fix or ""}
+    report: Report = {"ok": True, "path": str(tree), "built": tree.is_dir(), "bytes": 0, "packages": None}
+    if tree.is_dir():
+        report["bytes"] = layers.size_of(tree)
+        report["why"] = f"root image {tree}, {report['bytes'] / 1e6:.0f} MB"
+    else:
+        report["why"] = f"root image {tree}, not built yet: the first program builds it, or `ponder sandbox image`"
+    if layer is None:
+        report["why"] += f"; no packages (`{ADD_PACKAGES}` adds some)"
+        return report
+    size = layers.size_of(layer.path)
+    report["packages"] = {
+        "path": str(layer.path), "bytes": size, "imports": list(layer.names), "versions": dict(layer.versions),
+    }  # fmt: skip
+    report["why"] += f"; packages {', '.join(layer.names)}, {size / 1e6:.0f} MB"
+    return report
+
+
+def check_docker() -> Report:
+    """Ask the engine that DOCKER_HOST names what it is, and whether its containers can be metered from here."""
+    import docker
+
+    began = time.monotonic()
+    try:
+        client = docker.from_env(timeout=DOCKER_S)
+        try:
+            info = client.info()
+        finally:
+            client.close()
+    except Exception as error:  # docker's client raises many kinds; all mean that there is none to use
+        known = shutil.which("dockerd") or shutil.which("docker")
+        why = "Docker is installed, but no engine answers" if known else "Docker is not installed"
+        fix = "start the engine, or set DOCKER_HOST" if known else "apt-get install docker.io"
+        return {"ok": False, "why": f"{why}: {str(error).splitlines()[0][:120]}", "fix": fix}
+    runtimes = sorted(info.get("Runtimes") or {})
+    hidden = _why_hidden(info)
+    return {
+        "ok": True,
+        "why": f"engine {info['ServerVersion']}, runtimes {', '.join(runtimes)}, answers in "
+               f"{(time.monotonic() - began) * 1e3:.0f} ms; its containers' cgroups are "
+               + (f"out of sight ({hidden}): their figures are lower bounds" if hidden else "visible"),
+        "version": info["ServerVersion"],
+        "runtimes": runtimes,
+        "default_runtime": info.get("DefaultRuntime", ""),
+        "cgroup_driver": info.get("CgroupDriver", ""),
+        "cgroup_version": info.get("CgroupVersion", ""),
+        "cgroups_visible": hidden is None,
+    }  # fmt: skip
+
+
+def _why_hidden(info: Report) -> str | None:
+    """Return why the cgroups of the engine's containers cannot be seen from here, or None when they can."""
+    if info.get("KernelVersion") != platform.release():
+        return f"it runs on another kernel, {info.get('KernelVersion')}"
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        return "it is reached over the network"
+    try:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(host.removeprefix("unix://"))
+            told = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError as error:
+        return f"its socket cannot be asked: {error.strerror}"
+    pid, _, _ = struct.unpack("3i", told)
+    if pid == 0 or not Path(f"/proc/{pid}").exists():
+        return "its processes are in another pid namespace"
+    return None
