@@ -1,6 +1,6 @@
 # ponder: everything starts from a bare clone; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup ask test check clean
+.PHONY: help setup ask sandbox-image test check clean
 
 BIN := .venv/bin
 WRITTEN := pyproject.toml scripts/setup.sh
@@ -12,7 +12,7 @@ endif
 export Q
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 setup: .venv/.setup-done ## make .venv with ponder in it, and what the system lacks (costs nothing the second time)
 
@@ -25,6 +25,11 @@ setup: .venv/.setup-done ## make .venv with ponder in it, and what the system la
 ask: setup ## ask a question: make ask Q="What is the 2000th prime number?"
 	@if [ -z "$$Q" ]; then echo 'usage: make ask Q="What is the 2000th prime number?"' >&2; exit 2; fi
 	@$(BIN)/ponder ask -- "$$Q"
+
+PACKAGES = numpy sympy pandas
+
+sandbox-image: setup ## build what programs run in, with packages: make sandbox-image PACKAGES="numpy sympy" (empty: none)
+	@$(BIN)/ponder sandbox image $(or $(foreach name,$(PACKAGES),'$(name)'),--no-packages)
 
 test: .venv/.setup-dev-done ## run every test, those with the real small core, sandbox and browser too
 	@$(BIN)/python -m pytest
