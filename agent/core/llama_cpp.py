@@ -7,20 +7,31 @@ all branches; each branch pays its share of it by the tokens it computed while t
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from ponder.core.chat import (
+    OnDone,
+    Refused,
+    Rubbish,
+    Sample,
+    chunks,
+    completion,
+    error_text,
+    ignore,
+    refusal,
+    request_body,
+    take,
+)
 from ponder.core.engine import Engine, EngineSettings
 from ponder.errors import CoreError
 from ponder.protocols import GroupFactory
 from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
 
-OnDone = Callable[[int, int, Completion], None]
 _PROMPT_TOKEN_WORK = 0.4
 """CPU of one prompt token relative to one decoded token (0.5B and 1.5B Q4_K_M, two cores)."""
 
@@ -30,21 +41,18 @@ _STILL_CPU_S = 0.01
 
 
 @dataclass
-class _Sample:
-    """One continuation on its way."""
+class _Metered(Sample):
+    """A sample that pays its share of the engine's meter."""
 
-    text: list[str] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    alternatives: list[dict[str, float]] = field(default_factory=list)
-    tokens_in: int = 0
-    tokens_cached: int = 0
-    tokens_out: int = 0
-    work: float = 0.0
-    """Work since the meter was last divided, in decoded tokens."""
+    settled: float = 0.0
+    """Work that the meter was divided by already."""
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
-    finish: str | None = None
-    done: bool = False
+
+    @property
+    def work(self) -> float:
+        """What it made the engine compute, in decoded tokens."""
+        return self.tokens_out + self.computed * _PROMPT_TOKEN_WORK
 
 
 class LlamaCppCore:
@@ -64,7 +72,7 @@ class LlamaCppCore:
         self._engine = Engine(settings, group_factory)
         self._identity = dict(identity or {})
         self._client: httpx.AsyncClient | None = None
-        self._live: list[_Sample] = []
+        self._live: list[_Metered] = []
         self._lost = False  # a request found the engine dead, maybe before its exit status was seen
         self._settled = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="rusage")
 
@@ -88,7 +96,7 @@ class LlamaCppCore:
         """See `Core.sample`."""
         await self.start()
         requests = [
-            asyncio.ensure_future(self._request(index, prompt, n, params, on_done or _ignore))
+            asyncio.ensure_future(self._request(index, prompt, n, params, on_done or ignore))
             for index, prompt in enumerate(prompts)
         ]
         try:
@@ -103,7 +111,8 @@ class LlamaCppCore:
         self, index: int, prompt: Prompt, n: int, params: SamplingParams, on_done: OnDone
     ) -> list[Completion]:
         began = time.monotonic()
-        samples = [_Sample() for _ in range(n)]
+        samples = [_Metered() for _ in range(n)]
+        self._settle()
         self._live.extend(samples)
         results: dict[int, Completion] = {}
 
@@ -113,13 +122,15 @@ class LlamaCppCore:
                 on_done(index, i, results[i])
 
         try:
+            if (why := refusal(prompt)) is not None:
+                raise Refused(why)
             async for chunk in self._stream(_body(prompt, n, params)):
-                for i in self._take(chunk, samples):
-                    end(i, samples[i].finish or "stop")
-        except _Refused as refusal:
+                for sample in take(chunk, samples, usage_each=True):
+                    end(samples.index(sample), sample.finish or "stop")
+        except Refused as refused:
             for i in range(n):
-                end(i, "error", str(refusal))
-        except (httpx.HTTPError, ValueError) as error:
+                end(i, "error", str(refused))
+        except (httpx.HTTPError, Rubbish) as error:
             for i in range(n):
                 end(i, "error", "the engine died")
             self._lost = True
@@ -134,87 +145,39 @@ class LlamaCppCore:
         assert self._client is not None
         async with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.status_code != httpx.codes.OK:
-                raise _Refused(_error_text(await response.aread()))
-            async for line in response.aiter_lines():
-                if line.startswith("data: {"):
-                    chunk = json.loads(line.removeprefix("data: "))
-                    if "error" in chunk:
-                        raise _Refused(_error_text(line.removeprefix("data: ").encode()))
-                    yield chunk
-                elif line.startswith("error: "):
-                    raise _Refused(_error_text(line.removeprefix("error: ").encode()))
+                raise Refused(error_text(await response.aread()))
+            async for chunk in chunks(response):
+                yield chunk
 
-    def _take(self, chunk: dict[str, Any], samples: list[_Sample]) -> list[int]:
-        """Note what a chunk brings; return the samples that it completes (their usage has come)."""
-        choices = chunk.get("choices") or []
-        if progress := chunk.get("prompt_progress"):
-            # Siblings share one prefill: its work is divided among them.
-            fresh = (progress["processed"] - progress["cache"]) / len(samples)
-            for i, sample in enumerate(samples):
-                sample.tokens_in = progress["total"]
-                sample.tokens_cached = progress["total"] if i else progress["cache"]
-                if not sample.tokens_out:
-                    sample.work = max(sample.work, fresh * _PROMPT_TOKEN_WORK)
-        for choice in choices:
-            sample = samples[choice["index"]]
-            if piece := choice["delta"].get("content"):
-                sample.text.append(piece)
-                sample.tokens_out += 1
-                sample.work += 1.0
-            for token in (choice.get("logprobs") or {}).get("content") or ():
-                sample.logprobs.append(token["logprob"])
-                if others := token.get("top_logprobs"):
-                    sample.alternatives.append({other["token"]: other["logprob"] for other in others})
-            sample.finish = choice.get("finish_reason") or sample.finish
-        if choices or "usage" not in chunk:
-            return []
-        return self._take_usage(chunk, samples)
-
-    def _take_usage(self, chunk: dict[str, Any], samples: list[_Sample]) -> list[int]:
-        # The final chunk of a choice names no index; choices finish one after the other, so it is the one that has
-        # its finish reason and no usage yet.
-        waiting = [i for i, sample in enumerate(samples) if sample.finish and not sample.done]
-        if not waiting:
-            return []
-        sample, usage = samples[waiting[0]], chunk["usage"]
-        sample.done = True
-        sample.tokens_out = usage["completion_tokens"]
-        return waiting[:1]
-
-    def _end(self, sample: _Sample, finish: str, began: float, error: str | None) -> Completion:
+    def _end(self, sample: _Metered, finish: str, began: float, error: str | None) -> Completion:
         self._settle()
         self._live.remove(sample)
-        reason = finish if finish in ("stop", "length", "cancelled", "error") else "stop"
-        return Completion(
-            text="".join(sample.text),
-            finish_reason=reason,  # type: ignore[arg-type]
-            logprobs=tuple(sample.logprobs),
-            alternatives=tuple(sample.alternatives),
-            usage=Usage(
-                cpu_user_s=sample.cpu_user_s,
-                cpu_system_s=sample.cpu_system_s,
-                wall_s=time.monotonic() - began,
-                peak_rss_bytes=self._settled.peak_rss_bytes,
-                tokens_in=sample.tokens_in,
-                tokens_out=sample.tokens_out,
-                tokens_cached=sample.tokens_cached,
-                method=self._settled.method,
-                shared=True,
-            ),
-            error=error,
+        usage = Usage(
+            cpu_user_s=sample.cpu_user_s,
+            cpu_system_s=sample.cpu_system_s,
+            wall_s=time.monotonic() - began,
+            peak_rss_bytes=self._settled.peak_rss_bytes,
+            tokens_in=sample.tokens_in,
+            tokens_out=sample.tokens_out,
+            tokens_cached=sample.tokens_cached,
+            method=self._settled.method,
+            shared=True,
         )
+        return completion(sample, "".join(sample.text), usage, finish=finish, error=error)
 
     def _settle(self) -> None:
         """Divide what the engine used since the last time among the samples that made it work."""
         now = self._engine.read()
         user, system = now.user_s - self._settled.user_s, now.system_s - self._settled.system_s
-        work = sum(sample.work for sample in self._live)
-        if work > 0:
+        fresh = {id(sample): max(0.0, sample.work - sample.settled) for sample in self._live}
+        if self._live:
+            work = sum(fresh.values())
             for sample in self._live:
-                share = sample.work / work
+                # Nothing is told of a prompt before its first part is computed: then all who wait share alike.
+                share = fresh[id(sample)] / work if work else 1 / len(self._live)
                 sample.cpu_user_s += max(0.0, user) * share
                 sample.cpu_system_s += max(0.0, system) * share
-                sample.work = 0.0
+                sample.settled = sample.work
         self._settled = now
 
     def read(self) -> CpuReading:
@@ -258,43 +221,6 @@ class LlamaCppCore:
         await self._engine.close()
 
 
-class _Refused(Exception):
-    """The engine answered with an error of its own: the request was wrong, the engine lives."""
-
-
-def _ignore(_prompt: int, _sample: int, _completion: Completion) -> None:
-    return None
-
-
 def _body(prompt: Prompt, n: int, params: SamplingParams) -> dict[str, Any]:
-    messages = [message.model_dump() for message in prompt.messages]
-    if prompt.prefill:
-        messages.append({"role": "assistant", "content": prompt.prefill})
-    body: dict[str, Any] = {
-        "messages": messages,
-        "n": n,
-        "temperature": params.temperature,
-        "top_p": params.top_p,
-        "max_tokens": params.max_tokens,
-        "stop": list(params.stop),
-        "logprobs": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "return_progress": True,
-    }
-    if params.alternatives:
-        body["top_logprobs"] = params.alternatives
-    if params.grammar:
-        body["grammar"] = params.grammar
-    if params.seed is not None:
-        body["seed"] = params.seed
-    return body
-
-
-def _error_text(body: bytes) -> str:
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return body.decode(errors="replace")[:300]
-    error = said.get("error", said) if isinstance(said, dict) else said
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+    body = request_body(prompt, n, params) | {"return_progress": True}
+    return body | {"grammar": params.grammar} if params.grammar else body
