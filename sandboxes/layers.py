@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -168,7 +169,7 @@ def _install(draft: Path, specs: Sequence[str]) -> list[str]:
     report = draft / "report.json"
     command = [
         sys.executable, "-m", "pip", "install", "--target", str(draft), "--only-binary", ":all:", "--no-compile",
-        "--disable-pip-version-check", "--no-input", "--report", str(report), *specs,
+        "--no-user", "--disable-pip-version-check", "--no-input", "--report", str(report), *specs,
     ]  # fmt: skip
     sys.stderr.flush()
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
@@ -230,20 +231,10 @@ def _open_to_readers(draft: Path) -> None:
 
 
 def _place(layer: Layer, link: Path) -> Layer:
-    """Move the draft to the place that its content names."""
-    content = hashlib.sha256()
-    for record in sorted(_records(layer.path)):
-        content.update(record.read_bytes())
-    content.update((layer.path / MANIFEST).read_bytes())
-    place = link.with_name(f".{link.name}-{content.hexdigest()[:16]}")
-    if not place.exists():
-        os.rename(layer.path, place)
+    """Move the draft to a place of its own: what is there may be in use, or broken."""
+    place = link.with_name(f".{link.name}-{secrets.token_hex(8)}")
+    os.rename(layer.path, place)
     return Layer(place, layer.names, layer.versions, layer.libraries)
-
-
-def _records(path: Path) -> Iterable[Path]:
-    """Yield the lists of files, with their digests."""
-    return path.glob("*.dist-info/RECORD")
 
 
 def _switch(link: Path, place: Path) -> None:
