@@ -49,16 +49,16 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
     meters = check_meters()  # cleans up after dead ponders: before the others make groups
     groups = group_factory()
     started = {
-        **{f"sandbox {name}": _start(lambda name=name: check_sandbox(name)) for name in SANDBOXES},
-        "browser": _start(lambda: check_browser(groups)),
-        "docker": _start(check_docker),
-        "cores": _start(check_cores),
+        **{f"sandbox {name}": start(lambda name=name: check_sandbox(name)) for name in SANDBOXES},
+        "browser": start(lambda: check_browser(groups)),
+        "docker": start(check_docker),
+        "cores": start(check_cores),
     }
     done = gather(started, patience_s)
     sandboxes = {name: done[f"sandbox {name}"] for name in SANDBOXES}
     return {
         "sandboxes": sandboxes,
-        "choice": _choice(sandboxes),
+        "choice": choose(sandboxes),
         "image": check_image(),  # after the sandboxes, which build it
         "meters": meters,
         "docker": done["docker"],
@@ -67,7 +67,7 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
     }
 
 
-def _choice(sandboxes: Mapping[str, Report]) -> Report:
+def choose(sandboxes: Mapping[str, Report]) -> Report:
     """Tell which backend a search would use (`name`), or why code is refused."""
     wanted = os.environ.get("PONDER_SANDBOX") or None
     working = [name for name, report in sandboxes.items() if report["ok"]]
@@ -83,7 +83,7 @@ def _choice(sandboxes: Mapping[str, Report]) -> Report:
 # --- checks side by side ------------------------------------------------------------------------------------------
 
 
-def _start(check: Callable[[], Report | Coroutine[Any, Any, Report]]) -> Future[Report]:
+def start(check: Callable[[], Report | Coroutine[Any, Any, Report]]) -> Future[Report]:
     """Begin a check in a thread of its own, which cannot hold the program up when it hangs."""
     future: Future[Report] = Future()
 

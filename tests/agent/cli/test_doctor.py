@@ -1,0 +1,130 @@
+"""`ponder doctor`: what is told of each part, and that no part can hold it up."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from ponder.cli.app import run
+from ponder.cli.checks import Report, check_docker, check_image, check_meters
+from ponder.cli.doctor import choose, gather, start
+
+GOOD: Report = {"ok": True, "why": "", "fix": ""}
+BAD: Report = {"ok": False, "why": "no bwrap", "fix": "apt-get install bubblewrap"}
+
+
+def test_a_check_that_hangs_is_told_and_left_alone() -> None:
+    release = threading.Event()
+
+    def hang() -> Report:
+        release.wait(60)
+        return GOOD
+
+    async def answer() -> Report:
+        return GOOD
+
+    async def fail() -> Report:
+        raise RuntimeError("broken pipe")
+
+    begun = {"hung": start(hang), "good": start(answer), "bad": start(fail)}
+    try:
+        done = gather(begun, 0.3)
+    finally:
+        release.set()
+    assert done["good"] == GOOD
+    assert done["hung"] == {"ok": False, "why": "no answer within 0.3 s"}
+    assert done["bad"] == {"ok": False, "why": "RuntimeError: broken pipe"}
+
+
+def test_patience_is_for_all_together() -> None:
+    never: Future[Report] = Future()
+    assert set(gather(dict.fromkeys("abcdefgh", never), 0.1)) == set("abcdefgh")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sandboxes", "name"),
+    [
+        (None, {"a": GOOD, "b": GOOD}, "a"),
+        (None, {"a": BAD, "b": GOOD}, "b"),
+        ("b", {"a": GOOD, "b": GOOD}, "b"),
+        ("b", {"a": GOOD, "b": BAD}, None),
+        ("none", {"a": GOOD}, None),
+        (None, {"a": BAD}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_choice(
+    monkeypatch: pytest.MonkeyPatch, wanted: str | None, sandboxes: dict[str, Report], name: str | None
+) -> None:
+    monkeypatch.setenv("PONDER_SANDBOX", wanted or "")
+    report = choose(sandboxes)
+    assert report.get("name") == name
+    assert report["ok"] is (name is not None)
+    if name is None and sandboxes:
+        assert report["fix"]
+
+
+def test_no_docker_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    report = check_docker()
+    assert report["ok"] is False
+    assert report["fix"]
+    assert "\n" not in report["why"]
+
+
+def test_image_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PONDER_SANDBOX_ROOT", str(tmp_path))
+    report = check_image()
+    assert report["ok"] is True
+    assert report["built"] is False
+    assert "not built yet" in report["why"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_meters_say_which_version_does_what() -> None:
+    ((method, report),) = check_meters().items()
+    assert method in ("cgroup", "process-tree")
+    if method == "cgroup":
+        assert report["cgroup_versions"]
+        assert "CPU metered by cgroup v" in report["why"]
+    else:
+        assert "lower bounds" in report["why"]
+    assert not set(report["roles"]) & set(report["missing"])
+
+
+@pytest.mark.real
+def test_everything_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PONDER_SANDBOX", raising=False)
+    code = run(["doctor", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == (0 if found["choice"]["ok"] and found["browser"]["ok"] else 5)
+    named = [found["sandboxes"], found["cores"], found["meters"]]
+    for report in [found[part] for part in ("browser", "docker", "image", "choice")] + [
+        report for part in named for report in part.values()
+    ]:
+        assert isinstance(report["ok"], bool)
+        assert isinstance(report["why"], str)
+    bubblewrap = found["sandboxes"]["bubblewrap"]
+    assert bubblewrap["ok"] is True, bubblewrap["why"]
+    assert "seccomp" in bubblewrap["active"]
+    assert found["choice"]["name"] == "bubblewrap"
+    assert found["image"]["built"] is True
+    assert found["image"]["bytes"] > 10**7
+
+
+@pytest.mark.real
+def test_what_is_missing_is_told_with_its_fix(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no bubblewrap, no browser
+    assert run(["doctor"]) == 5
+    out = capsys.readouterr().out
+    assert "no  sandbox bubblewrap  bubblewrap is not installed\n     fix: apt-get install bubblewrap\n" in out
+    assert "no  choice  no sandbox works here: code is refused\n" in out
+    assert "Traceback" not in out
