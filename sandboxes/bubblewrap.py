@@ -85,7 +85,8 @@ class BubblewrapSandbox:
         """See `Sandbox.exec`. The first call lays out the root tree (seconds, once per machine)."""
         bills: list[Usage] = []
         try:
-            job = Job(code.encode("utf-8", "replace"), checked(files or {}), stdin, limits or Limits(), talk is not None)
+            program = code.encode("utf-8", "replace")
+            job = Job(program, checked(files or {}), stdin, limits or Limits(), talk is not None)
             machine = await self._prepared()
             ended = await self._run(machine, job, talk, bills.append)
         finally:
@@ -107,6 +108,9 @@ class BubblewrapSandbox:
     async def close(self) -> None:
         """See `Sandbox.close`."""
         self._closed = True
+        await through(self._end_all())
+
+    async def _end_all(self) -> None:
         running = dict(self._running)
         for slot in running:
             await slot.kill()
@@ -116,10 +120,13 @@ class BubblewrapSandbox:
         for used in await asyncio.gather(*(slot.close() for slot in idle)):
             self._past = self._past.plus(used)
 
-    async def _prepared(self) -> Machine:
-        """Return what programs need, found, made and tried on the first call."""
+    def _refuse_if_closed(self) -> None:
         if self._closed:
             raise NoSandbox("the sandbox was closed")
+
+    async def _prepared(self) -> Machine:
+        """Return what programs need, found, made and tried on the first call."""
+        self._refuse_if_closed()
         async with self._preparing:
             if self._machine is None:
                 machine = await asyncio.to_thread(find_machine, self._groups)
@@ -136,50 +143,54 @@ class BubblewrapSandbox:
     async def _run(self, machine: Machine, job: Job, talk: Talk | None, on_usage: OnUsage) -> Ended:
         """Run one job in a slot; the slot is used again when all went well, else it is gone when this returns."""
         async with self._turns:
-            slot = await self._take(machine, job.limits.disk_bytes)
-            cleared = self._running[slot] = asyncio.Event()
-            again = False
-            try:
-                ended = await run_call(slot, job, talk, on_usage)
-                again = ended.clean and slot.reusable and not self._closed
-            finally:
-                slot.settle(slot.read())
-                await through(self._put_back(slot, again))
-                cleared.set()
-            return ended
+            while True:
+                self._refuse_if_closed()
+                slot = self._take(job.limits.disk_bytes) or self._new_slot(machine, job.limits.disk_bytes)
+                self._running[slot] = asyncio.Event()
+                again = False
+                try:
+                    if await slot.ready():
+                        ended = await self._call(slot, job, talk, on_usage)
+                        again = ended.clean and slot.reusable and not self._closed
+                        return ended
+                    self._refuse_if_closed()
+                    if not slot.served:  # else it broke since its last call: another may do
+                        raise why_refused(slot.complaint())
+                finally:
+                    await through(self._put_back(slot, again))
 
-    async def _take(self, machine: Machine, disk_bytes: int) -> Slot:
-        """Return a slot with a sandbox that is ready. Raises NoSandbox."""
-        while fitting := [slot for slot in self._idle if slot.disk_bytes == disk_bytes]:
-            slot = fitting[-1]
-            self._idle.remove(slot)
-            if await slot.ready():
-                return slot
-            self._past = self._past.plus(await slot.close())
-        slot = await self._new_slot(machine, disk_bytes)
-        if await slot.ready():
-            return slot
-        complaint = slot.complaint()
-        self._past = self._past.plus(await slot.close())
-        raise why_refused(complaint)
-
-    async def _new_slot(self, machine: Machine, disk_bytes: int) -> Slot:
-        options = options_file(machine, disk_bytes)
+    async def _call(self, slot: Slot, job: Job, talk: Talk | None, on_usage: OnUsage) -> Ended:
         try:
-            slot = Slot(
-                machine.groups, list(machine.launcher), sandbox_command(machine.bwrap), options, machine.filter, disk_bytes
-            )
-            await slot.open()
+            return await run_call(slot, job, talk, on_usage)
+        except OSError as error:
+            raise NoSandbox(f"a program's limits cannot be set: {error}") from error
+        finally:
+            slot.settle(slot.read())
+
+    def _take(self, disk_bytes: int) -> Slot | None:
+        """Return a slot that waits for a call, the one that was used last."""
+        for slot in reversed(self._idle):
+            if slot.disk_bytes == disk_bytes:
+                self._idle.remove(slot)
+                return slot
+        return None
+
+    def _new_slot(self, machine: Machine, disk_bytes: int) -> Slot:
+        options = options_file(machine, disk_bytes)
+        command = sandbox_command(machine.bwrap)
+        try:
+            return Slot(machine.groups, list(machine.launcher), command, options, machine.filter, disk_bytes)
         except OSError as error:
             raise NoSandbox(f"bubblewrap cannot be started: {error}") from error
-        return slot
 
     async def _put_back(self, slot: Slot, again: bool) -> None:
-        del self._running[slot]
-        if again:
-            self._idle.append(slot)
-        else:
-            self._past = self._past.plus(await slot.close())
+        try:
+            if again:
+                self._idle.append(slot)
+            else:
+                self._past = self._past.plus(await slot.close())
+        finally:
+            self._running.pop(slot).set()
 
 
 _NOTHING = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="cgroup")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ponder.protocols import OnUsage, Talk
 from ponder.records import CpuReading, ExecResult, Layers, Limits, Outcome, Usage
@@ -85,9 +86,12 @@ async def run_call(cell: Cell, job: Job, talk: Talk | None, on_usage: OnUsage) -
     try:
         stopped = await call.follow()
     finally:
-        ended = await through(call.clear(stopped))
-        on_usage(ended.usage)
-    return ended
+        clearing = asyncio.ensure_future(call.clear(stopped))
+        try:
+            await through(clearing)
+        finally:  # also when this was cancelled a second time
+            on_usage(clearing.result().usage)
+    return clearing.result()
 
 
 class _Call:
@@ -107,7 +111,12 @@ class _Call:
     async def follow(self) -> Outcome | None:
         """Return the limit that the program reached, or None when it ended by itself."""
         limits = self.job.limits
-        self.cell.begin(limits)
+        try:
+            self.cell.begin(limits)
+        except OSError as error:
+            if error.errno == errno.EBUSY:  # the interpreter takes more than that before the program starts
+                return "memory"
+            raise
         start = self.cell.read()
         self.cell.writer.write(self.job.frame())
         if self.talk is not None:
@@ -119,6 +128,7 @@ class _Call:
             left = max(0.0, deadline - time.monotonic())
             done, _ = await asyncio.wait({self.frames}, timeout=min(TICK_S if metered else TREE_TICK_S, left))
             if done:
+                self.frames.result()
                 return None
             if time.monotonic() >= deadline:
                 return "wall"
@@ -136,7 +146,8 @@ class _Call:
             await self.cell.kill()
         if self.frames is not None:
             await asyncio.wait({self.frames}, timeout=DRAIN_S)
-            self.frames.cancel()
+            if not self.frames.cancel() and not self.frames.cancelled():
+                self.frames.exception()
         self.over = True
         if self.talk is not None:
             self.talk.ended()
@@ -228,7 +239,7 @@ def _outcome(code: int | None, usage: Usage, ooms: int, limits: Limits, stderr: 
     return "killed" if code in (None, -signal.SIGKILL) else "error"
 
 
-async def through(work: Coroutine[Any, Any, T]) -> T:
+async def through(work: Awaitable[T]) -> T:
     """Await something to its end even when cancelled meanwhile; the cancellation is raised afterwards."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

@@ -50,7 +50,9 @@ class Slot:
         self.reusable = False
         self._billed = self.group.read()
         self._ooms = 0
+        self.served = False
         self._ready = False
+        self._connected = False
         self._said = os.memfd_create("said", os.MFD_CLOEXEC)
         self._ours, theirs = socket.socketpair()
         argv = [*launcher, "/bin/sh", "-c", LOOP, "sh", str(options), str(seccomp), *sandbox]
@@ -68,12 +70,11 @@ class Slot:
             theirs.close()
         self.group.attach(self._process.pid)
 
-    async def open(self) -> None:
-        """Connect to the launcher."""
-        self.reader, self.writer = await asyncio.open_connection(sock=self._ours, limit=LIMIT_BUFFER)
-
     async def ready(self) -> bool:
         """Wait for a sandbox whose process 1 waits for a job; return False when none comes (`complaint` says why)."""
+        if not self._connected:
+            self.reader, self.writer = await asyncio.open_connection(sock=self._ours, limit=LIMIT_BUFFER)
+            self._connected = True
         if not self._ready:
             try:
                 kind, _ = await asyncio.wait_for(read_frame(self.reader), READY_S)
@@ -85,6 +86,7 @@ class Slot:
     def begin(self, limits: Limits) -> None:
         """See `Cell.begin`."""
         self._ready = False
+        self.served = True
         self._ooms = self.group.oom_kills()
         if isinstance(self.group, CgroupGroup):
             self.reusable = self.group.reset_peak()
@@ -129,14 +131,16 @@ class Slot:
 
     async def close(self) -> CpuReading:
         """End the launcher, remove the group; return all that it ever used. Safe to call once."""
-        if self._ready:
-            self.writer.close()  # process 1 hears of it, and the loop ends: nothing has to be killed
+        if self._connected:
+            self.writer.close()
+        else:
+            self._ours.close()
+        if self._ready:  # process 1 hears of it, and the loop ends: nothing has to be killed
             try:
                 await asyncio.wait_for(asyncio.to_thread(self._process.wait, END_S), END_S)
             except (subprocess.TimeoutExpired, TimeoutError):
                 pass
         await asyncio.to_thread(self._kill)
-        self.writer.close()
         await asyncio.to_thread(self.group.close)
         os.close(self._said)
         return self.group.read()

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 
 from ponder.errors import UsageError
 from ponder.records import Limits
-from ponder.sandboxes.inside import MAIN, MESSAGE_BYTES
+from ponder.sandboxes.inside import MAIN, MESSAGE_BYTES, PATH_BYTES
 
 RETURN_BYTES = 256 << 20
 """A program's files that come back have at most so many bytes together, whatever its disk holds."""
 
-PATH_BYTES = 4000
 FRAME_BYTES = RETURN_BYTES + 2 * PATH_BYTES
 """No frame of ours is longer: a returned file is the largest."""
 

@@ -21,7 +21,7 @@ import os
 import resource
 import sys
 
-from ponder.sandboxes.inside.files import LEFT_OUT_NAMES, MAIN, WORK, give_back, lay
+from ponder.sandboxes.inside.files import LEFT_OUT_NAMES, MAIN, PATH_BYTES, WORK, clear, give_back, lay
 from ponder.sandboxes.inside.frames import GONE, emit, frame_end, hear, read_frame, write_all
 from ponder.sandboxes.inside.watch import MESSAGE_BYTES, Watch
 
@@ -29,7 +29,7 @@ TYPE_CHECKING = False  # `typing` takes 10 ms to import
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-__all__ = ["LEFT_OUT_NAMES", "MAIN", "MESSAGE_BYTES", "TALK_FD", "main", "run_main"]
+__all__ = ["LEFT_OUT_NAMES", "MAIN", "MESSAGE_BYTES", "PATH_BYTES", "TALK_FD", "main", "run_main"]
 
 PR_SET_DUMPABLE = 4
 
@@ -58,6 +58,7 @@ def main() -> None:
         return
     watch.follow()
     give_back(seen, job["return_bytes"], job["return_files"])
+    clear()
     _last_word(watch.status, watch.seen, watch.cap)
     _take_leave(watch.heard)
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORK = "/work"
+WRITABLE = (WORK, "/tmp", "/dev/shm")
 MAIN = "main.py"
+
+PATH_BYTES = 4000
+"""Files with longer paths are left out; a little less than the kernel takes."""
 
 MAX_ENTRIES = 20_000
 """More files and folders in the working directory are not looked at, but for as many as the job had."""
@@ -46,6 +50,22 @@ def lay(files: list[tuple[str, bytes]]) -> dict[bytes, tuple[int, int, int, int]
     return seen
 
 
+def clear() -> None:
+    """Remove what the program left, so that giving it back to the kernel is on its own bill, not on the next one's."""
+    for place in WRITABLE:
+        folders = [place]
+        for folder in folders:  # grows while it is gone through: what is deepest comes last
+            try:
+                os.chmod(folder, 0o700)
+                for entry in list(os.scandir(folder)):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        os.unlink(entry.path)
+            except OSError:
+                continue
+
+
 def give_back(seen: dict[bytes, tuple[int, int, int, int]], max_bytes: int, max_files: int) -> None:
     """Emit the regular files that are new or changed (`f`), the paths that are gone (`d`) or left out (`l`).
 
@@ -61,7 +81,7 @@ def give_back(seen: dict[bytes, tuple[int, int, int, int]], max_bytes: int, max_
             found.add(path)
             if path == main or seen.get(path) == _marks(entry):
                 continue
-        fits = regular and max_files > 0 and entry.st_size <= max_bytes
+        fits = regular and max_files > 0 and entry.st_size <= max_bytes and len(path) <= PATH_BYTES
         if fits and _is_text(path) and not path.startswith(main + b"/") and _give_file(path, entry.st_size):
             max_bytes -= entry.st_size
             max_files -= 1
