@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -38,6 +38,9 @@ class Sample:
     """Prompt tokens computed for it: its share, where siblings have one prefill."""
     finish: str | None = None
     done: bool = False
+
+
+_S = TypeVar("_S", bound=Sample)
 
 
 def ignore(_prompt: int, _sample: int, _completion: Completion) -> None:
@@ -94,7 +97,20 @@ async def chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         yield chunk
 
 
-def take(chunk: dict[str, Any], samples: Sequence[Sample], *, usage_each: bool) -> list[Sample]:
+def whole(body: bytes) -> dict[str, Any]:
+    """Return an answer that came in one piece as if it were a chunk. Raises Refused, Rubbish."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or not ("choices" in said or "error" in said):
+        raise Rubbish(shorten(body.decode(errors="replace")) or "nothing")
+    if said.get("error"):
+        raise Refused(error_text(body))
+    return said
+
+
+def take(chunk: dict[str, Any], samples: Sequence[_S], *, usage_each: bool) -> list[_S]:
     """Note what a chunk brings; return the samples that it completes.
 
     Args:
@@ -110,7 +126,7 @@ def take(chunk: dict[str, Any], samples: Sequence[Sample], *, usage_each: bool) 
         raise Rubbish(shorten(json.dumps(chunk))) from error
 
 
-def _take(chunk: dict[str, Any], samples: Sequence[Sample], usage_each: bool) -> list[Sample]:
+def _take(chunk: dict[str, Any], samples: Sequence[_S], usage_each: bool) -> list[_S]:
     ended = []
     usage = chunk.get("usage")
     choices = chunk.get("choices") or []
