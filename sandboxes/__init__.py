@@ -13,10 +13,11 @@ from typing import Any
 from ponder.errors import NoSandbox, UnknownName
 from ponder.protocols import Sandbox
 from ponder.sandboxes.bubblewrap import BubblewrapSandbox
+from ponder.sandboxes.containers import DockerSandbox
 
 __all__ = ["SANDBOXES", "check_sandbox", "check_sandboxes", "open_sandbox"]
 
-SANDBOXES: dict[str, Callable[[], Sandbox]] = {"bubblewrap": BubblewrapSandbox}
+SANDBOXES: dict[str, Callable[[], Sandbox]] = {"bubblewrap": BubblewrapSandbox, "docker": DockerSandbox}
 """The backends, best first."""
 
 

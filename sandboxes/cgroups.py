@@ -23,42 +23,16 @@ PEAKS = ("memory.peak", "memory.max_usage_in_bytes")
 OOM_COUNTERS = ("memory.events", "memory.oom_control")
 
 
-class CgroupGroup:
-    """A fresh cgroup in each hierarchy that is needed; nothing can leave it or hide in it.
+class CgroupMeter:
+    """One cgroup in each hierarchy that matters, made by somebody: read, limited, killed, and left there."""
 
-    Covered: CPU of everything that was ever inside (orphans and double forks included), the peak of memory
-    (page cache and tmpfs included), limits of memory and of processes, killing all at once.
-
-    Not covered: work that the kernel does on behalf of the group outside of it (interrupts, writing back of pages).
-    """
-
-    def __init__(self, name: str, places: Places, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
-        """Make the directories and set the limits. Raises OSError where that is not allowed."""
-        self.name = name
-        self._cpu_fd = -1
-        label = group_label(name)
-        self._dirs = [parent / label for parent in places.directories()]
-        self._cpu, self._memory, self._pids, self._kill = (
-            parent / label if parent else None for parent in (places.cpu, places.memory, places.pids, places.kill)
-        )
+    def __init__(self, places: Places) -> None:
+        """Take these directories themselves. Raises OSError where there is no CPU meter."""
+        self._dirs = list(places.directories())
+        self._cpu, self._memory, self._pids, self._kill = places.cpu, places.memory, places.pids, places.kill
         self._last = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="cgroup")
         self._ooms = 0
-        try:
-            for directory in self._dirs:
-                directory.mkdir()
-            self._limit(memory_bytes, pids)
-            self._cpu_fd = os.open(_cpu_file(self._cpu), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.close()
-            raise
-
-    def command(self, argv: Sequence[str]) -> list[str]:
-        """Return an argv whose first act is to enter the group; it exits with 125 where it cannot."""
-        doors = [directory / "cgroup.procs" for directory in self._dirs]
-        return through_doors(doors, argv)
-
-    def attach(self, pid: int) -> None:
-        """Do nothing: the program went in by itself."""
+        self._cpu_fd = os.open(_cpu_file(self._cpu), os.O_RDONLY | os.O_CLOEXEC)
 
     def limit(self, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
         """Set limits of the whole group. Raises OSError, as when more memory is in use already."""
@@ -79,11 +53,19 @@ class CgroupGroup:
         return self._ooms
 
     def read(self) -> CpuReading:
-        """Return the CPU used so far; the last figures once the group is closed."""
+        """Return the CPU used so far; the last figures once the group is closed, or the cgroup was removed."""
         if self._cpu_fd >= 0:
-            user_s, system_s = self._cpu_times()
+            try:
+                user_s, system_s = self._cpu_times()
+            except OSError:
+                return self._last
             peak = max([0, *(_number(self._memory / name) for name in PEAKS)]) if self._memory else 0
-            self._last = CpuReading(user_s=user_s, system_s=system_s, peak_rss_bytes=peak, method="cgroup")
+            self._last = CpuReading(
+                user_s=max(user_s, self._last.user_s),
+                system_s=max(system_s, self._last.system_s),
+                peak_rss_bytes=peak or self._last.peak_rss_bytes,
+                method="cgroup",
+            )
         return self._last
 
     def kill(self) -> None:
@@ -91,17 +73,10 @@ class CgroupGroup:
         kill_all(self._dirs, self._kill)
 
     def close(self) -> None:
-        """Kill what is left, keep the last figures, remove the directories (within a second)."""
-        if not self._dirs:
-            return
-        self.kill()
+        """Keep the last figures and let the cgroups be."""
         if self._cpu_fd >= 0:
-            self.read()
-            self.oom_kills()
             os.close(self._cpu_fd)
             self._cpu_fd = -1
-        remove_all(self._dirs, self._kill)  # what resists is removed by the next ponder, as stale
-        self._dirs = []
 
     def _limit(self, memory_bytes: int | None, pids: int | None) -> None:
         if memory_bytes is not None and self._memory:
@@ -125,6 +100,55 @@ class CgroupGroup:
             return int(text) / 1e9, _number(self._cpu / "cpuacct.usage_sys") / 1e9
         figures = dict(line.split() for line in text.splitlines())
         return int(figures["user_usec"]) / 1e6, int(figures["system_usec"]) / 1e6
+
+
+class CgroupGroup(CgroupMeter):
+    """A fresh cgroup in each hierarchy that is needed; nothing can leave it or hide in it.
+
+    Covered: CPU of everything that was ever inside (orphans and double forks included), the peak of memory
+    (page cache and tmpfs included), limits of memory and of processes, killing all at once.
+
+    Not covered: work that the kernel does on behalf of the group outside of it (interrupts, writing back of pages).
+    """
+
+    def __init__(self, name: str, places: Places, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
+        """Make the directories and set the limits. Raises OSError where that is not allowed."""
+        self.name = name
+        self._cpu_fd = -1
+        label = group_label(name)
+        parents = (places.cpu, places.memory, places.pids, places.kill)
+        own = Places(*(parent / label if parent else None for parent in parents))
+        self._dirs = list(own.directories())
+        self._kill = own.kill
+        try:
+            for directory in self._dirs:
+                directory.mkdir()
+            super().__init__(own)
+            self._limit(memory_bytes, pids)
+        except OSError:
+            self.close()
+            raise
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """Return an argv whose first act is to enter the group; it exits with 125 where it cannot."""
+        doors = [directory / "cgroup.procs" for directory in self._dirs]
+        return through_doors(doors, argv)
+
+    def attach(self, pid: int) -> None:
+        """Do nothing: the program went in by itself."""
+
+    def close(self) -> None:
+        """Kill what is left, keep the last figures, remove the directories (within a second)."""
+        if not self._dirs:
+            return
+        self.kill()
+        if self._cpu_fd >= 0:
+            self.read()
+            self.oom_kills()
+            os.close(self._cpu_fd)
+            self._cpu_fd = -1
+        remove_all(self._dirs, self._kill)  # what resists is removed by the next ponder, as stale
+        self._dirs = []
 
 
 def through_doors(doors: Sequence[Path], argv: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import platform
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ponder.errors import NoSandbox
 
@@ -53,8 +54,10 @@ NAMESPACES = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x2000
 TERMINAL_REQUESTS = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type into the terminal of whoever started us."""
 
-PR_SET_PDEATHSIG = 1
-PR_SET_SECCOMP = 22
+PROCESS_OPTIONS = (1, 22)
+"""PR_SET_PDEATHSIG (the signal that ends the program when we die is not its own to switch off) and PR_SET_SECCOMP."""
+
+SOCKET_CALLS = ("socket", "socketpair")
 AF_UNIX = 1
 RULES = 3
 """Changes with the code below, so that filters that were compiled before are not used."""
@@ -82,11 +85,7 @@ def filter_file(directory: Path) -> Path:
 
 def _compile_filter() -> bytes:
     """Return the filter as a BPF program."""
-    try:
-        import pyseccomp as sc
-    except (ImportError, RuntimeError, OSError) as error:
-        raise NoSandbox(f"the system-call filter cannot be made: {error}", fix="apt-get install libseccomp2") from error
-
+    sc = libseccomp()
     rules = sc.SyscallFilter(sc.ALLOW)
     for name in DENIED:
         if (number := _number(sc, name)) is not None:
@@ -96,12 +95,11 @@ def _compile_filter() -> bytes:
     flags = 1 if platform.machine() == "s390x" else 0
     for flag in NAMESPACES:
         rules.add_rule(sc.ERRNO(errno.EPERM), "clone", sc.Arg(flags, sc.MASKED_EQ, flag, flag))
-    for call in ("socket", "socketpair"):
+    for call in SOCKET_CALLS:
         rules.add_rule(sc.ERRNO(errno.EPERM), call, sc.Arg(0, sc.NE, AF_UNIX))
     for request in TERMINAL_REQUESTS:  # masked: the kernel looks at 32 bits of these arguments
         rules.add_rule(sc.ERRNO(errno.EPERM), "ioctl", sc.Arg(1, sc.MASKED_EQ, 0xFFFFFFFF, request))
-    # The signal that ends the program when we die is not the program's to switch off.
-    for option in (PR_SET_PDEATHSIG, PR_SET_SECCOMP):
+    for option in PROCESS_OPTIONS:
         rules.add_rule(sc.ERRNO(errno.EPERM), "prctl", sc.Arg(0, sc.MASKED_EQ, 0xFFFFFFFF, option))
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
@@ -109,9 +107,18 @@ def _compile_filter() -> bytes:
         return file.read()
 
 
-def _number(sc: object, name: str) -> int | None:
+def libseccomp() -> Any:
+    """Return the library, which knows names and numbers of system calls. Raises NoSandbox."""
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError, OSError) as error:
+        raise NoSandbox(f"the system-call filter cannot be made: {error}", fix="apt-get install libseccomp2") from error
+    return pyseccomp
+
+
+def _number(sc: Any, name: str) -> int | None:
     """Return a call's number here; `None` where this architecture has no such call."""
-    number = int(sc.resolve_syscall(sc.Arch.NATIVE, name))  # type: ignore[attr-defined]
+    number = int(sc.resolve_syscall(sc.Arch.NATIVE, name))
     if number >= 0:
         return number
     return NUMBERS.get(name)

@@ -112,10 +112,10 @@ def _options(machine: Machine, disk_bytes: int) -> Iterator[str]:
     yield from ("--ro-bind", str(machine.tree), "/", "--proc", "/proc", "--dev", "/dev")
     if machine.layer is not None:
         yield from ("--ro-bind", str(machine.layer.path), rootfs.PACKAGES)
-    small = _pages(disk_bytes // 8)
-    yield from ("--size", str(small), "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
-    yield from ("--size", str(small), "--tmpfs", "/tmp")
-    yield from ("--size", str(_pages(disk_bytes - 2 * small)), "--tmpfs", "/work")
+    shares = disk_shares(disk_bytes)
+    yield from ("--size", str(shares.small), "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
+    yield from ("--size", str(shares.small), "--tmpfs", "/tmp")
+    yield from ("--size", str(shares.work), "--tmpfs", "/work")
     yield from ("--chdir", "/work", "--clearenv")
     for name, value in (PROGRAM_ENV | (machine.layer.env if machine.layer else {})).items():
         yield from ("--setenv", name, value)
@@ -125,6 +125,20 @@ def _options(machine: Machine, disk_bytes: int) -> Iterator[str]:
 def sandbox_command(bwrap: str) -> list[str]:
     """Return the command that the launcher runs again and again; see `ponder.sandboxes.slots`."""
     return [bwrap, "--args", "3", "--", *rootfs.INSIDE]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What the file systems of a sandbox hold, in bytes: `/work`, and each of `/tmp` and `/dev/shm`."""
+
+    work: int
+    small: int
+
+
+def disk_shares(disk_bytes: int) -> Shares:
+    """Divide a program's disk among its file systems."""
+    small = _pages(disk_bytes // 8)
+    return Shares(work=_pages(disk_bytes - 2 * small), small=small)
 
 
 def _pages(size: int) -> int:

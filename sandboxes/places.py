@@ -44,17 +44,21 @@ class _Mount:
     options: frozenset[str]
 
 
-def find_places(root: Path = Path("/")) -> Places:
+def find_places(root: Path = Path("/"), *, pid: int | str = "self", within: str = "") -> Places:
     """Return where groups could be made, as far as the tables of the kernel tell; nothing is tried.
 
     Args:
         root: what to read instead of `/` (a recorded tree).
+        pid: whose cgroups are meant, instead of our own.
+        within: cgroups whose path does not hold this are not meant (a container's id: its pid may be of another
+            machine, and not every hierarchy need have a cgroup of its own for it).
 
     Version 2 meters CPU in every cgroup, so its tree is preferred; its other controllers count only where the
     process's own cgroup has them to give away.
     """
     try:
-        own = _own_cgroups((root / "proc/self/cgroup").read_text())
+        own = _own_cgroups((root / f"proc/{pid}/cgroup").read_text())
+        own = {name: path for name, path in own.items() if within in path}
         mounts = list(_cgroup_mounts((root / "proc/self/mountinfo").read_text()))
     except OSError:
         return Places()
@@ -92,7 +96,7 @@ def is_v2(directory: Path) -> bool:
 
 
 def _own_cgroups(table: str) -> dict[str | None, str]:
-    """Parse /proc/self/cgroup into `controller -> path`; the key of version 2 is `None`."""
+    """Parse /proc/PID/cgroup into `controller -> path`; the key of version 2 is `None`."""
     own: dict[str | None, str] = {}
     for line in table.splitlines():
         number, controllers, path = line.split(":", 2)

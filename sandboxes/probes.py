@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,22 @@ SYSCTLS = (
 )
 
 
-def judge_layers(report: str, limits: Mapping[str, str], *, disk_bytes: int) -> Layers:
+def judge_layers(
+    report: str,
+    limits: Mapping[str, str],
+    *,
+    disk_bytes: int,
+    required: Collection[str] = REQUIRED,
+    root: Collection[str] = ROOT,
+) -> Layers:
     """Turn the trial program's report into the layers that hold.
 
     Args:
         report: what the program printed.
         limits: why the machine cannot limit or meter a group (`memory`, `pids`, `cpu`), for those that it cannot.
         disk_bytes: what the program's file systems may hold in all.
+        required: the layers without which this backend refuses.
+        root: what may be in its root directory.
 
     Raises:
         NoSandbox: a required layer does not hold.
@@ -84,15 +93,15 @@ def judge_layers(report: str, limits: Mapping[str, str], *, disk_bytes: int) -> 
         seen = json.loads(report)
     except ValueError as error:
         raise NoSandbox(f"the sandbox's trial program printed {report[:200]!r}") from error
-    faults = {**_isolation_faults(seen), **_limit_faults(seen, limits, disk_bytes)}
+    faults = {**_isolation_faults(seen, root), **_limit_faults(seen, limits, disk_bytes)}
     broken = {name: why for name, why in faults.items() if why is not None}
-    for name in REQUIRED:
+    for name in required:
         if name in broken:
             raise NoSandbox(f"the sandbox does not hold: {name}: {broken[name]}")
     return Layers(active=tuple(name for name in faults if name not in broken), missing=broken)
 
 
-def _isolation_faults(seen: Mapping[str, Any]) -> dict[str, str | None]:
+def _isolation_faults(seen: Mapping[str, Any], root: Collection[str]) -> dict[str, str | None]:
     """Return, by layer, what is wrong with it, or None."""
     faults: dict[str, str | None] = {}
     titles = {"net": "network", "mnt": "mount"}
@@ -107,7 +116,7 @@ def _isolation_faults(seen: Mapping[str, Any]) -> dict[str, str | None]:
     faults["seccomp"] = None if seen["seccomp"] == 2 else "no filter is active"
     writable = [place for place in ("root", "dev") if seen[f"write_{place}"] == 0]
     faults["read-only-root"] = f"{' and '.join(writable)} can be written" if writable else None
-    foreign = sorted(set(seen["root"]) - ROOT)
+    foreign = sorted(set(seen["root"]) - set(root))
     faults["minimal-root"] = f"{', '.join(foreign)} can be seen" if foreign else None
     connected = [name for name in seen["interfaces"] if name != "lo"]
     faults["no-network"] = f"interfaces {connected}" if connected or seen["inet_socket"] == 0 else None
