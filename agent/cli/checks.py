@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from ponder.errors import NoSandbox
 from ponder.protocols import GroupFactory
 
 Report = dict[str, Any]
-DOCKER_S = 5
 ADD_PACKAGES = "ponder sandbox image numpy sympy pandas"
 
 
@@ -91,22 +90,20 @@ def check_image() -> Report:
 
 def check_docker() -> Report:
     """Ask the engine that DOCKER_HOST names what it is, and whether its containers can be metered from here."""
-    import docker
+    from ponder.sandboxes.engines import DEFAULT_HOST, connect
 
     began = time.monotonic()
+    host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
     try:
-        client = docker.from_env(timeout=DOCKER_S)
-        try:
-            info = client.info()
-        finally:
-            client.close()
-    except Exception as error:  # docker's client raises many kinds; all mean that there is none to use
-        known = shutil.which("dockerd") or shutil.which("docker")
-        why = "Docker is installed, but no engine answers" if known else "Docker is not installed"
-        fix = "start the engine, or set DOCKER_HOST" if known else "apt-get install docker.io"
-        return {"ok": False, "why": f"{why}: {str(error).splitlines()[0][:120]}", "fix": fix}
+        api = connect(host)
+    except NoSandbox as error:
+        return {"ok": False, "why": str(error), "fix": error.fix or ""}
+    try:
+        info = api.info()
+    finally:
+        api.close()
     runtimes = sorted(info.get("Runtimes") or {})
-    hidden = _why_hidden(info)
+    hidden = _why_hidden(info, host)
     return {
         "ok": True,
         "why": f"engine {info['ServerVersion']}, runtimes {', '.join(runtimes)}, answers in "
@@ -121,11 +118,10 @@ def check_docker() -> Report:
     }  # fmt: skip
 
 
-def _why_hidden(info: Report) -> str | None:
+def _why_hidden(info: Mapping[str, Any], host: str) -> str | None:
     """Return why the cgroups of the engine's containers cannot be seen from here, or None when they can."""
     if info.get("KernelVersion") != platform.release():
         return f"it runs on another kernel, {info.get('KernelVersion')}"
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not host.startswith("unix://"):
         return "it is reached over the network"
     try:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -49,7 +50,7 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
     meters = check_meters()  # cleans up after dead ponders: before the others make groups
     groups = group_factory()
     started = {
-        **{f"sandbox {name}": start(lambda name=name: check_sandbox(name)) for name in SANDBOXES},
+        **{f"sandbox {name}": start(partial(check_sandbox, name)) for name in SANDBOXES},
         "browser": start(lambda: check_browser(groups)),
         "docker": start(check_docker),
         "cores": start(check_cores),
