@@ -26,8 +26,11 @@ SLOW_S = 0.1
 
 ENDING_CPU_S = 0.08
 """CPU of our own that ending a run takes: judging what was cut off, the record, the output."""
-CLOSING_WALL_S = 0.15
-"""Time that closing takes on the clock."""
+ENDING_WALL_S = 0.1
+"""Time of our own that it takes on the clock."""
+
+NEAR_S = 0.05
+"""A call that reached a shrunk limit is this near to the budget at least: meters and clocks are not one."""
 
 CORE = "core"
 _LEAST_S = 0.01
@@ -55,6 +58,19 @@ class BudgetWatch:
         if (why := self._control.tool_stopped(tool)) is not None:
             return why
         return self._tool_spent(tool, self._ledger.snapshot())
+
+    def after(self, tool: str, given: Limits) -> None:
+        """Look again after a call that reached a limit: one that was shrunk says that a budget is spent.
+
+        Args:
+            given: the call's limits before they were shrunk.
+        """
+        if self.limits(tool, given) == given:
+            return
+        now = self._ledger.snapshot()
+        own = now.by_tool.get(tool, _NOTHING)
+        price = self._ledger.prices.of(tool).cpu_second
+        self._act(now._replace(total=_nearly(now.total, price), by_tool={tool: _nearly(own, price)}))
 
     def limits(self, tool: str, limits: Limits) -> Limits:
         """Return a call's limits, shrunk to what is left of the task's and of the tool's budget."""
@@ -93,18 +109,22 @@ class BudgetWatch:
     async def _watch(self) -> None:
         while True:
             now = self._ledger.snapshot()
-            for tool in self.budget.per_tool:
-                if (why := self._tool_spent(tool, now)) is None:
-                    continue
-                if tool == CORE:
-                    self._control.stop("budget", why)
-                else:
-                    self._control.stop_tool(tool, why)
-            kept = self._kept_back(now)
-            if (why := _reached(self.budget, now.total, kept, "")) is not None:
-                self._control.stop("budget", why)
+            if self._act(now):
                 return
-            await asyncio.sleep(self._pause(now, kept))
+            await asyncio.sleep(self._pause(now, self._kept_back(now)))
+
+    def _act(self, now: Snapshot) -> bool:
+        """Stop what is spent; return whether that is the run."""
+        for tool in self.budget.per_tool:
+            if (why := self._tool_spent(tool, now)) is None:
+                continue
+            if tool == CORE:
+                self._control.stop("budget", why)
+            else:
+                self._control.stop_tool(tool, why)
+        if (why := _reached(self.budget, now.total, self._kept_back(now), "")) is not None:
+            self._control.stop("budget", why)
+        return self._control.reason is not None
 
     def _tool_spent(self, tool: str, now: Snapshot) -> str | None:
         own = self.budget.per_tool.get(tool)
@@ -112,8 +132,9 @@ class BudgetWatch:
 
     def _kept_back(self, now: Snapshot) -> Spent:
         """Return what of the task's budget is not for the search."""
-        cpu_s = ENDING_CPU_S + (now.closing_s if self._closing else 0.0)
-        wall_s = CLOSING_WALL_S if self._closing else 0.0
+        cpu_s, wall_s = ENDING_CPU_S, ENDING_WALL_S
+        if self._closing:
+            cpu_s, wall_s = cpu_s + now.closing.cpu_s, wall_s + now.closing.wall_s
         return Spent(cpu_s, wall_s, 0, cpu_s * self._ledger.prices.cpu_second)
 
     def _pause(self, now: Snapshot, kept: Spent) -> float:
@@ -133,6 +154,12 @@ class BudgetWatch:
 
 
 _NOTHING = Spent(0.0, 0.0, 0, 0.0)
+
+
+def _nearly(used: Spent, price: float) -> Spent:
+    return used._replace(
+        cpu_s=used.cpu_s + NEAR_S, wall_s=used.wall_s + NEAR_S, cost=used.cost + NEAR_S * price
+    )
 
 
 def _reached(budget: Budget, used: Spent, kept: Spent, whose: str) -> str | None:

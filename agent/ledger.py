@@ -22,6 +22,7 @@ from ponder.metering import (
     IDLE,
     OVERHEAD,
     Account,
+    Closing,
     Cpu,
     Fetch,
     Meter,
@@ -38,6 +39,8 @@ __all__ = [
 _SUMMED = ("calls", "cpu_user_s", "cpu_system_s", "wall_s", "tokens_in", "tokens_out", "tokens_cached", "bytes", "cost")
 _NOTHING_S = 1e-6
 """Rows of a microsecond or less are rounding."""
+_LOOKING_S = 0.02
+"""Looking whether the weights are here takes less: nothing was fetched."""
 
 
 class Prices(Record):
@@ -77,12 +80,12 @@ class Spent(NamedTuple):
 class Snapshot(NamedTuple):
     """What is spent so far, work in flight included; fetching weights is not the task's and left out.
 
-    `closing_s` is what ending the open services will take, in CPU seconds, as far as known.
+    `closing` is what ending the services that were used will take, one after the other, as far as known.
     """
 
     total: Spent
     by_tool: Mapping[str, Spent]
-    closing_s: float
+    closing: Closing
 
 
 @dataclass
@@ -140,7 +143,7 @@ class _Row:
 
 class _Now(NamedTuple):
     rows: dict[str, _Row]
-    closing_s: float
+    closing: Closing
 
 
 class Call:
@@ -312,7 +315,7 @@ class Ledger:
         cpu_s = sum(one.cpu_s for tool, one in by_tool.items() if tool != FETCH)
         cost = sum(one.cost for tool, one in by_tool.items() if tool != FETCH)
         tokens = sum(one.tokens for one in by_tool.values())
-        return Snapshot(Spent(cpu_s, self.wall_s, tokens, cost), by_tool, now.closing_s)
+        return Snapshot(Spent(cpu_s, self.wall_s, tokens, cost), by_tool, now.closing)
 
     def bill(self) -> Bill:
         """Return the bill as of now; `by_tool` sums to `total`. `wall_s` adds up the calls', which may overlap."""
@@ -331,10 +334,12 @@ class Ledger:
         for call in list(self._running):
             rows.setdefault(call.tool, _Row()).wall_s += now - call.began
         self._add_own(rows)
-        closing_s = 0.0
+        closing = Closing(0.0, 0.0)
         for tool, account in list(self._accounts.items()):
             division, rest = account.divide(), account.meter.rest
-            closing_s += account.meter.closing_s if division.used else 0.0
+            if division.used:
+                more = account.meter.closing
+                closing = Closing(closing.cpu_s + more.cpu_s, closing.wall_s + more.wall_s)
             if division.in_flight.total_s > _NOTHING_S:
                 row = rows.setdefault(tool, _Row())
                 row.use(division.in_flight, self.prices.of(tool).cpu_second, division.reading)
@@ -344,14 +349,16 @@ class Ledger:
                 row.shared = row.shared or rest == DAEMON
             if account.meter.live is not None and (live := account.meter.live()).tokens_in + live.tokens_out:
                 rows.setdefault(tool, _Row()).add(live, self.prices.cost(live, tool), calls=0)
-        return _Now(rows, closing_s)
+        return _Now(rows, closing)
 
     def _add_own(self, rows: dict[str, _Row]) -> None:
         own, fetched = self._own.divide(), self._fetch.own
+        fetch = fetched.plus(self._fetch.children)
+        if fetch.total_s < _LOOKING_S:
+            fetched = fetch = Cpu(0.0, 0.0)
         price = self.prices.of(OVERHEAD).cpu_second
         rows.setdefault(OVERHEAD, _Row()).use(own.rest.less(fetched), price, own.reading)
-        fetch = fetched.plus(self._fetch.children)
-        if fetch.total_s > _NOTHING_S:
+        if fetch.total_s:
             row = rows.setdefault(FETCH, _Row())
             row.use(fetch, self.prices.of(FETCH).cpu_second, own.reading)
             row.wall_s += self._fetch.wall_s

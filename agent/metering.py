@@ -50,6 +50,16 @@ class Cpu(NamedTuple):
 NONE = Cpu(0.0, 0.0)
 
 
+class Closing(NamedTuple):
+    """What ending a service takes, in seconds."""
+
+    cpu_s: float
+    wall_s: float
+
+
+NO_CLOSING = Closing(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Meter:
     """A cumulative meter of something that serves calls of `tool`.
@@ -58,14 +68,14 @@ class Meter:
         read: the CPU so far.
         rest: the row of what no call used.
         live: the tokens of calls in flight, as they will be charged when they end.
-        closing_s: CPU seconds that ending it takes, as measured; a budget that includes the end keeps them back.
+        closing: what ending it takes, as measured; a budget that includes the end keeps that back.
     """
 
     tool: str
     read: Callable[[], CpuReading]
     rest: str = IDLE
     live: Callable[[], Usage] | None = None
-    closing_s: float = 0.0
+    closing: Closing = NO_CLOSING
 
 
 class Division(NamedTuple):
@@ -166,7 +176,13 @@ def _own_and_children() -> tuple[Cpu, Cpu]:
 
 
 def process_start() -> float:
-    """Return this process's start on the monotonic clock, in seconds."""
-    import psutil
+    """Return this process's start on the monotonic clock, in seconds; to a hundredth where there is /proc."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        import psutil  # knows the start of the machine to a second only
 
-    return time.monotonic() - (time.time() - psutil.Process(os.getpid()).create_time())
+        age_s = time.time() - psutil.Process(os.getpid()).create_time()
+    return time.monotonic() - max(0.0, age_s)

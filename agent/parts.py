@@ -11,6 +11,7 @@ from pathlib import Path
 from ponder.core.engine import EngineSettings
 from ponder.errors import UnknownName
 from ponder.ledger import DAEMON, OVERHEAD, Ledger, Meter
+from ponder.metering import Closing
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
 from ponder.policies.hosts import HostRules
 from ponder.prompting import step_kinds
@@ -20,8 +21,8 @@ from ponder.search.best_of_n import BestOfN
 
 DEFAULT_CORE = "qwen2.5-coder-1.5b"
 TOOLS = ("python", "browser")
-CLOSING_CPU_S = {"core": 0.05, "python": 0.05, "browser": 0.25}
-"""CPU seconds that ending each takes, when it was used (`benchmarks/budgets.py`)."""
+CLOSING = {"core": Closing(0.06, 0.1), "python": Closing(0.02, 0.03), "browser": Closing(0.25, 0.5)}
+"""What ending each takes when it was used, measured on two cores."""
 
 
 def default_home() -> Path:
@@ -101,7 +102,7 @@ class Toolbox:
 
     def meters(self) -> list[Meter]:
         """Return what the tools' services run on; all of it began with this toolbox."""
-        return [Meter(name, tool.read, closing_s=CLOSING_CPU_S.get(name, 0.0)) for name, tool in self.tools.items()]
+        return [Meter(name, tool.read, closing=CLOSING[name]) for name, tool in self.tools.items()]
 
     def daemon(self) -> Meter | None:
         """Return the meter of the daemon that runs our sandboxes, and maybe others'; None if there is none."""
@@ -125,7 +126,7 @@ class Toolbox:
 
 def core_meter(core: Core) -> Meter:
     """Return the core's meter: what no sample used is loading, and overhead."""
-    return Meter("core", core.read, rest=OVERHEAD, live=core.live, closing_s=CLOSING_CPU_S["core"])
+    return Meter("core", core.read, rest=OVERHEAD, live=core.live, closing=CLOSING["core"])
 
 
 async def open_tools(names: Sequence[str], groups: GroupFactory, hosts: HostRules) -> Toolbox:

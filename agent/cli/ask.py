@@ -19,7 +19,7 @@ EPILOG = """Examples:
 
   ponder ask "What is the 2000th prime number?"
 
-  ponder ask "Write add(a, b)" --tests test_add.py --budget-cpu 60
+  ponder ask "Write add(a, b)" --tests test_add.py --budget-cpu 60 --budget-tool python=20
 
   ponder ask "Which year is named on the page?" --url http://127.0.0.1:8000/ --allow-private
 
@@ -33,6 +33,11 @@ def ask(
     budget_cpu: Annotated[float | None, typer.Option(help="Stop after this many CPU seconds.")] = None,
     budget_wall: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     budget_tokens: Annotated[int | None, typer.Option(help="Stop after this many computed tokens.")] = None,
+    budget_cost: Annotated[float | None, typer.Option(help="Stop at this cost (1 is a CPU second).")] = None,
+    budget_tool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOOL=CPU_S", help="CPU seconds of one tool (core, python, browser); may be repeated."),
+    ] = None,
     strategy: Annotated[str, typer.Option(help="How to search: best-of-n.")] = "best-of-n",
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 6,
     tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
@@ -51,7 +56,7 @@ def ask(
     or broke; 130 interrupted. Ctrl-C gives the best answer so far.
     """
     task = _task(question, url or [], tests)
-    budget = _budget(budget_cpu, budget_wall, budget_tokens)
+    budget = _budget(budget_cpu, budget_wall, budget_tokens, budget_cost, budget_tool or [])
     from ponder.agent import Agent
     from ponder.cli.view import watching
     from ponder.models import showing
@@ -82,11 +87,17 @@ def _task(question: str, urls: list[str], tests: Path | None) -> Task:
         raise UsageError(_words(error)) from error
 
 
-def _budget(cpu: float | None, wall: float | None, tokens: int | None) -> Budget:
+def _budget(
+    cpu: float | None, wall: float | None, tokens: int | None, cost: float | None, tools: list[str]
+) -> Budget:
     try:
-        return Budget(cpu_seconds=cpu, wall_seconds=wall, tokens=tokens)
+        per_tool = {}
+        for text in tools:
+            tool, _, seconds = text.partition("=")
+            per_tool[tool.strip()] = Budget.model_validate({"cpu_seconds": seconds.strip()})
+        return Budget(cpu_seconds=cpu, wall_seconds=wall, tokens=tokens, cost=cost, per_tool=per_tool)
     except ValidationError as error:
-        why = f"a budget must be greater than zero ({_words(error)})"
+        why = f"a budget must be a number greater than zero ({_words(error)})"
         raise UsageError(why, fix="leave it out for none") from error
 
 

@@ -22,13 +22,15 @@ async def metered(
         raise Stopped(deps.control.why)
     if (why := deps.budgets.tool_spent(tool)) is not None:
         return _spent(tool, why, deps)
-    with deps.ledger.scope(tool, node.id) as call:
-        try:
-            return await deps.control.race(
-                work(deps.budgets.limits(tool, deps.limits), call.report), tool=tool
-            )
-        except ToolStopped as stopped:
-            return _spent(tool, str(stopped), deps)
+    limits = deps.budgets.limits(tool, deps.limits)
+    try:
+        with deps.ledger.scope(tool, node.id) as call:
+            seen = await deps.control.race(work(limits, call.report), tool=tool)
+    except ToolStopped as stopped:
+        return _spent(tool, str(stopped), deps)
+    if seen.outcome in ("cpu", "wall"):
+        deps.budgets.after(tool, deps.limits)
+    return seen
 
 
 def _spent(tool: str, why: str, deps: Deps) -> Observation:
