@@ -40,6 +40,7 @@ from ponder.parts import (
     make_strategy,
     open_core,
     open_tools,
+    recorded,
 )
 from ponder.policies.adaptive import AdaptiveConsistency
 from ponder.policies.features import extract
@@ -70,6 +71,7 @@ class Agent:
         hosts: which pages may be visited; by default public http(s) addresses only.
         home: folder of the recorded runs; default PONDER_HOME or the user's data folder.
         progress: hears of a model's download.
+        record: a new file for all that the core is asked and answers; `core="cassette:FILE"` replays it without one.
         whole_process: bill this process's CPU from its start, imports included (the command line does).
 
     Raises:
@@ -91,6 +93,7 @@ class Agent:
         hosts: HostRules | None = None,
         home: Path | str | None = None,
         progress: Progress | None = None,
+        record: Path | str | None = None,
         whole_process: bool = False,
     ) -> None:
         self._budget = budget or Budget()
@@ -106,6 +109,7 @@ class Agent:
             hosts=hosts or HostRules(),
             home=Path(home) if home else default_home(),
             progress=progress,
+            record=Path(record) if record else None,
             whole_process=whole_process,
         )
         self._works = _Works(plan)
@@ -215,6 +219,7 @@ class _Plan:
     hosts: HostRules
     home: Path
     progress: Progress | None
+    record: Path | None
     whole_process: bool
 
 
@@ -345,6 +350,8 @@ class _Works:
                 ledger.attach(daemon)
             name = plan.core
             core = name if not isinstance(name, str) else await open_core(name, groups, plan.progress, ledger)
+            if plan.record is not None:
+                core = recorded(core, plan.record)
             stack.push_async_callback(core.close)
             meters.append(core_meter(core))
             ledger.attach(meters[-1], from_zero=isinstance(name, str))

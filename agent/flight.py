@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ponder.prompting import StepRequest
-from ponder.protocols import Core
+from ponder.protocols import Core, Witness
 from ponder.records import Completion, Record
 
 
@@ -47,6 +47,11 @@ class Flight:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def looked(self) -> None:
+        """Tell a core that records or replays the run that a decision stands on what has ended by now."""
+        if isinstance(self._core, Witness):
+            self._core.taken()
 
     def submit(self, wanted: Sequence[tuple[int, StepRequest]]) -> None:
         """Start sampling for these nodes; those with the same request share one call and one prefill."""
@@ -107,6 +112,7 @@ class Flight:
                 break
             del self._waiting[node]
             ready.append(Harvest(node=node, request=request, completion=future.result()))
+        self.looked()
         return ready
 
     async def cancel(self) -> list[int]:

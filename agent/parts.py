@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ponder.records import CpuReading
 from ponder.search.best_of_n import BestOfN
 
 DEFAULT_CORE = "qwen2.5-coder-1.5b"
+OTHER_CORES = ("openai:MODEL@URL", "cassette:FILE")
 TOOLS = ("python", "browser")
 CLOSING = {"core": Closing(0.06, 0.1), "python": Closing(0.02, 0.03), "browser": Closing(0.25, 0.5)}
 """What ending each takes when it was used, measured on two cores."""
@@ -43,12 +44,30 @@ def check_tools(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_core(name: str) -> str:
-    """Return the name if a core of that name can be opened. Raises UnknownName, ModelError."""
+    """Return the name if a core of that name can be opened. Raises UnknownName, UsageError, ModelError."""
+    if (other := _other_core(name)) is not None:
+        other()
+        return name
     try:
         resolve(name)
     except UnknownName:
-        raise UnknownName("core", name, [*load_registry(), "PATH.gguf"]) from None
+        raise UnknownName("core", name, [*load_registry(), "PATH.gguf", *OTHER_CORES]) from None
     return name
+
+
+def _other_core(name: str) -> Callable[[], Core] | None:
+    """Return what makes a core that needs no weights here; None when the name is not of such a one."""
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "openai":
+        from ponder.core.openai_api import OpenAICore
+        from ponder.core.wire import parse_name
+
+        return lambda: OpenAICore(parse_name(name))
+    if colon and kind == "cassette":
+        from ponder.core.cassette import CassetteCore
+
+        return lambda: CassetteCore.replay(rest)
+    return None
 
 
 def make_strategy(tools: Collection[str], name: str = BestOfN.name, samples: int | None = None) -> Strategy:
@@ -68,8 +87,21 @@ async def open_core(name: str, groups: GroupFactory, progress: Progress | None, 
 
     Raises:
         UnknownName: no model of that name and no such file.
+        UsageError: no address of a server, or no cassette.
         ModelError: the weights are corrupt or cannot be fetched.
     """
+    other = _other_core(name)
+    return other() if other is not None else await _open_weights(name, groups, progress, ledger)
+
+
+def recorded(core: Core, path: Path) -> Core:
+    """Return the core with a cassette that writes down all it is asked and answers. Raises UsageError: the file exists."""
+    from ponder.core.cassette import CassetteCore
+
+    return CassetteCore.record(core, path)
+
+
+async def _open_weights(name: str, groups: GroupFactory, progress: Progress | None, ledger: Ledger) -> Core:
     from ponder.core.llama_cpp import LlamaCppCore
 
     pulling = Stoppable(progress)

@@ -104,6 +104,14 @@ class Core(Protocol):
         """Stop the engine. Safe to call twice."""
 
 
+@runtime_checkable
+class Witness(Protocol):
+    """A core that also wants to know when a run looks at what has ended: one that records runs, or replays them."""
+
+    def taken(self) -> None:
+        """Learn that the run takes the samples that have ended by now, or decides on what is charged by now."""
+
+
 class Talk(Protocol):
     """The host's end of a conversation with a running program: whole messages, both ways."""
 

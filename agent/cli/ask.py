@@ -27,9 +27,18 @@ EPILOG = """Examples:
 """
 
 
+CORE_HELP = (
+    "A model's name (`ponder models list`), a .gguf file, openai:MODEL@URL (any OpenAI-compatible server), or "
+    "cassette:FILE (replay of --record FILE)."
+)
+
+
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know. `-` reads it from standard input.")],
-    core: Annotated[str | None, typer.Option(help="A model's name (`ponder models list`) or a .gguf file.")] = None,
+    core: Annotated[str | None, typer.Option(help=CORE_HELP)] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write all that the core is asked and answers into this new file.")
+    ] = None,
     budget_cpu: Annotated[float | None, typer.Option(help="Stop after this many CPU seconds.")] = None,
     budget_wall: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     budget_tokens: Annotated[int | None, typer.Option(help="Stop after this many computed tokens.")] = None,
@@ -71,6 +80,7 @@ def ask(
             strategy=make_strategy(names, strategy, samples),
             hosts=hosts,
             progress=progress,
+            record=record,
             whole_process=True,
         )
         with agent, watching(agent, quiet=quiet) as hear:

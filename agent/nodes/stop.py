@@ -18,6 +18,7 @@ class Decided(Record):
 async def stop(state: State, deps: Deps) -> dict[str, Any]:
     """Record the policy's decision. A run that was told to end, or has nothing left to try, stops whatever it says."""
     wishes = deps.strategy.ask(deps.tree)
+    deps.flight.looked()
     features = deps.features(
         deps.tree,
         open_ends={wish.parent for wish in wishes},
