@@ -23,6 +23,9 @@ READY_S = 20.0
 LOOK_S = 0.003
 """Between looks at the meter of a container that is being killed, which its engine removes at once."""
 
+QUIET_S = 0.03
+LATE_S = 0.5
+
 STDOUT, STDERR = 1, 2
 HEAD = 8
 UNMETERED = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="rusage")
@@ -42,12 +45,30 @@ class Demux(asyncio.StreamReaderProtocol):
     def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self.complaint = bytearray()
+        self.over = False
+        self.heard_at = loop.time()
         self._held = bytearray()
         self._kind = 0
         self._left = 0
+        self._out = reader
+        self._loop_time = loop.time
+
+    async def quiet(self) -> None:
+        """Return when nothing has come for a moment, and let nothing come any more.
+
+        What was said before a kill is on its way for some milliseconds; that it was the last is told half a second later.
+        """
+        began = self._loop_time()
+        while not self._out.at_eof() and self._loop_time() < min(began + LATE_S, max(began, self.heard_at) + QUIET_S):
+            await asyncio.sleep(LOOK_S)
+        self.over = True
+        self._out.feed_eof()
 
     def data_received(self, data: bytes) -> None:
         """Pass on what is standard output; keep what is standard error."""
+        if self.over:
+            return
+        self.heard_at = self._loop_time()
         self._held += data
         while self._held:
             if self._left == 0:
@@ -95,7 +116,7 @@ class Container:
         """Take up the conversation. Raises NoSandbox when process 1 does not say that it is ready."""
         loop = asyncio.get_running_loop()
         self.reader = asyncio.StreamReader(limit=LIMIT_BUFFER, loop=loop)
-        demux = Demux(self.reader, loop)
+        demux = self._demux = Demux(self.reader, loop)
         stream.setblocking(False)
         transport, _ = await loop.create_connection(lambda: demux, sock=stream)
         self.writer = asyncio.StreamWriter(transport, demux, self.reader, loop)
@@ -141,7 +162,11 @@ class Container:
         """See `Cell.kill`. The figures are those of the last moment: the engine removes the cgroups soon after."""
         if self.meter is not None and self.writable:
             await asyncio.to_thread(self._kill_at_once, self.meter)
-            return
+        else:
+            await self._have_killed()
+        await self._demux.quiet()
+
+    async def _have_killed(self) -> None:
         killing = asyncio.ensure_future(asyncio.to_thread(self.engine.kill, self.name))
         while not killing.done():
             self.read()

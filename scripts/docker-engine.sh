@@ -30,16 +30,20 @@ esac
 socket=$dir/docker.sock
 cgroup=ponder-engine-$(printf '%s' "$dir" | cksum | cut -d ' ' -f 1)
 
+# What Docker makes outside of DIR, the innermost first; what was not there before goes with the engine.
+PLACES="/etc/docker/key.json /etc/docker /run/docker/plugins /run/docker /run/containerd/s /run/containerd"
+
 # --- what runs and what it left ------------------------------------------------------------------------------
 
 # Prints the pids whose command line names a path below DIR, and which have this name.
 ours() {
-    for process in /proc/[0-9]*; do
-        name=$(cat "$process/comm" 2>/dev/null) || continue
-        case "$name" in $1) ;; *) continue ;; esac
-        tr '\0' '\n' <"$process/cmdline" 2>/dev/null | grep -qF "$dir/" && echo "${process#/proc/}"
+    grep -alF "$dir/" /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
+        process=${file%/cmdline}
+        { read -r name <"$process/comm"; } 2>/dev/null || continue
+        # The pattern is meant to be one.
+        # shellcheck disable=SC2254
+        case "$name" in $1) echo "${process#/proc/}" ;; esac
     done
-    return 0
 }
 
 # Waits until no process of this name is left; fails after 20 seconds.
@@ -117,6 +121,9 @@ up() {
     [ ! -d "$dir" ] || [ -z "$(ls -A "$dir")" ] || down
     mkdir -p "$dir"
     chmod 0711 "$dir"
+    for place in $PLACES; do
+        [ -e "$place" ] || echo "$place" >>"$dir/new"
+    done
     echo '{}' >"$dir/daemon.json"
     # Without the machine's own configuration, bridges and firewall rules: these are not ours to touch.
     setsid dockerd --config-file "$dir/daemon.json" --data-root "$dir/data" --exec-root "$dir/run" \
@@ -156,6 +163,9 @@ down() {
     gone 'containerd-shim*' || fail "processes of the engine in $dir do not end"
     unmount_all || fail "mounts below $dir cannot be removed"
     remove_cgroups || fail "cgroups named $cgroup cannot be removed"
+    while read -r place; do
+        if [ -d "$place" ]; then rmdir "$place" 2>/dev/null || true; else rm -f "$place"; fi
+    done 2>/dev/null <"$dir/new" || true
     rm -rf "$dir"
 }
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+ENGINE = Path(__file__).parents[1] / "scripts/docker-engine.sh"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,6 +28,42 @@ def _ctrl_c_works() -> None:
     """Let the programs that tests start be interrupted, also where the session itself runs with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[str]:
+    """DOCKER_HOST of a real engine: the one that runs here, else a private one for this session. Without, tests fail."""
+    if engine_answers():
+        yield os.environ.get("DOCKER_HOST", "")
+        return
+    folder = tempfile.mkdtemp(prefix="ponder-engine-")
+    patch = pytest.MonkeyPatch()
+    try:
+        done = subprocess.run(["sh", str(ENGINE), "up", folder], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.fail(f"no Docker engine answers, and none can be started: {done.stderr.strip()}")
+        name, _, host = done.stdout.strip().partition("=")
+        patch.setenv(name, host)
+        yield host
+    finally:
+        patch.undo()
+        subprocess.run(["sh", str(ENGINE), "down", folder], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def engine_answers() -> bool:
+    import docker
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        client = docker.from_env(timeout=5)
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except (DockerException, RequestException):
+        return False
 
 
 @pytest.fixture
