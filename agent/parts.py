@@ -95,7 +95,7 @@ async def open_core(name: str, groups: GroupFactory, progress: Progress | None, 
 
 
 def recorded(core: Core, path: Path) -> Core:
-    """Return the core with a cassette that writes down all it is asked and answers. Raises UsageError: the file exists."""
+    """Return the core, with all that it is asked and answers written down. Raises UsageError: the file exists."""
     from ponder.core.cassette import CassetteCore
 
     return CassetteCore.record(core, path)

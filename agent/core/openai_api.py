@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from ponder.core.asking import Asked, Clock
@@ -166,7 +166,7 @@ class OpenAICore:
             raise Again("the answer ended in its middle")
         self._many = False  # it answered once, whatever `n` said: the rest is asked for one by one
 
-    async def _stream(self, todo: list[Asked]) -> AsyncIterator[dict[str, Any]]:
+    async def _stream(self, todo: list[Asked]) -> AsyncGenerator[dict[str, Any], None]:
         assert self._wire is not None
         first, server = todo[0], self._server
         body = request_body(first.as_sent, len(todo), first.params) | {"model": self._model}

@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -110,7 +110,7 @@ class Wire:
 
     async def ask(
         self, body: Mapping[str, Any], refused: Callable[[str], bool]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Send a chat request and yield the chunks of the answer, or the one piece that it is.
 
         Args:
