@@ -64,9 +64,10 @@ def ensure_image(api: APIClient) -> Image:
 def pack(tree: Path, layer: Layer | None, file: BinaryIO) -> None:
     """Write the root tree and the package layer as a tar archive, everything owned by root."""
     with tarfile.open(fileobj=file, mode="w") as tar:
-        tar.add(tree, arcname=".", filter=_of_root)
+        mount = f".{rootfs.PACKAGES}"  # empty in the tree; an archive that names a path twice is refused
+        tar.add(tree, arcname=".", filter=lambda entry: None if layer and entry.name == mount else _of_root(entry))
         if layer is not None:
-            tar.add(layer.path, arcname=rootfs.PACKAGES.lstrip("/"), filter=_of_root)
+            tar.add(layer.path, arcname=mount, filter=_of_root)
         # Engines mount the kernel's tree of devices here; what we mount over it takes its rights from this entry.
         closed = tarfile.TarInfo("sys")
         closed.type, closed.mode = tarfile.DIRTYPE, 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import posixpath
 import shutil
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from ponder.errors import MachineError, NoSandbox, UsageError
 from ponder.records import ExecResult
 from ponder.sandboxes import layers
 from ponder.sandboxes.bubblewrap import BubblewrapSandbox
+from ponder.sandboxes.images import pack
 from ponder.sandboxes.layers import build_layer, find_layer, remove_layer
 
 
@@ -81,6 +84,20 @@ def test_none_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PONDER_SANDBOX_ROOT", str(tmp_path / "nowhere"))
     assert find_layer() is None
     assert remove_layer() is False
+
+
+def test_an_archive_names_the_mount_point_once(tmp_path: Path) -> None:
+    """A Docker engine refuses one that names a path twice."""
+    for path in ("tree/packages", "tree/usr", "layer/tiny"):
+        (tmp_path / path).mkdir(parents=True)
+    for layer in (None, layers.Layer(tmp_path / "layer", ("tiny",))):
+        with open(tmp_path / "tar", "w+b") as file:
+            pack(tmp_path / "tree", layer, file)
+            file.seek(0)
+            names = [posixpath.normpath(entry.name) for entry in tarfile.open(fileobj=file)]
+        assert len(names) == len(set(names))
+        assert names.count("packages") == 1
+        assert ("packages/tiny" in names) is (layer is not None)
 
 
 @pytest.mark.real
