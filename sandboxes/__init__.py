@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ponder.errors import NoSandbox, UnknownName
@@ -25,7 +26,8 @@ async def open_sandbox(name: str | None = None) -> Sandbox:
     """Return a sandbox that works, tried from inside.
 
     Args:
-        name: which one; by default what `PONDER_SANDBOX` names, else the best that works.
+        name: which one, `docker:RUNTIME` for another runtime of the engine's (`docker:runsc`); by default what
+            `PONDER_SANDBOX` names, else the best that works.
 
     Raises:
         NoSandbox: none works here (`fix` says what to do), or `PONDER_SANDBOX` switches them off (`none`).
@@ -34,21 +36,31 @@ async def open_sandbox(name: str | None = None) -> Sandbox:
     wanted = name or os.environ.get("PONDER_SANDBOX") or None
     if wanted == "none":
         raise NoSandbox("sandboxes are switched off, so untrusted code is refused", fix="unset PONDER_SANDBOX")
-    if wanted is not None and wanted not in SANDBOXES:
-        raise UnknownName("sandbox", wanted, [*SANDBOXES, "none"])
     refusals: list[NoSandbox] = []
-    for make in [SANDBOXES[wanted]] if wanted else SANDBOXES.values():
+    for make in [_maker(wanted)] if wanted else SANDBOXES.values():
         sandbox = make()
         try:
             await sandbox.probe()
-        except NoSandbox as error:
+        except BaseException as error:
             await sandbox.close()
+            if not isinstance(error, NoSandbox):
+                raise
             refusals.append(error)
             continue
         return sandbox
     if len(refusals) == 1:
         raise refusals[0]
     raise NoSandbox("no sandbox works here: " + "; ".join(map(str, refusals)), fix=refusals[0].fix)
+
+
+def _maker(name: str) -> Callable[[], Sandbox]:
+    """Return what makes the backend of that name. Raises UnknownName."""
+    backend, _, runtime = name.partition(":")
+    if backend == DockerSandbox.name and runtime:
+        return partial(DockerSandbox, runtime)
+    if name not in SANDBOXES:
+        raise UnknownName("sandbox", name, [*SANDBOXES, "docker:RUNTIME", "none"])
+    return SANDBOXES[name]
 
 
 async def check_sandboxes() -> dict[str, dict[str, Any]]:
@@ -62,7 +74,7 @@ async def check_sandbox(name: str) -> dict[str, Any]:
     Keys: `ok`, `why` (with the fix), `fix` (a command or a sentence, or empty), `active` (layers that hold),
     `missing` (layer -> why not), `packages` (import names that programs may use).
     """
-    sandbox = SANDBOXES[name]()
+    sandbox = _maker(name)()
     try:
         layers = await sandbox.probe()
     except NoSandbox as error:

@@ -49,14 +49,16 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
 
     meters = check_meters()  # cleans up after dead ponders: before the others make groups
     groups = group_factory()
+    wanted = os.environ.get("PONDER_SANDBOX", "")
+    names = [*SANDBOXES, *([wanted] if ":" in wanted else [])]
     started = {
-        **{f"sandbox {name}": start(partial(check_sandbox, name)) for name in SANDBOXES},
+        **{f"sandbox {name}": start(partial(check_sandbox, name)) for name in names},
         "browser": start(lambda: check_browser(groups)),
         "docker": start(check_docker),
         "cores": start(check_cores),
     }
     done = gather(started, patience_s)
-    sandboxes = {name: done[f"sandbox {name}"] for name in SANDBOXES}
+    sandboxes = {name: done[f"sandbox {name}"] for name in names}
     return {
         "sandboxes": sandboxes,
         "choice": choose(sandboxes),

@@ -68,7 +68,10 @@ class _Ran:
 @sandbox.command(epilog=EPILOG)
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A Python program. `-` reads it from standard input.")],
-    backend: Annotated[str | None, typer.Option(help="Which sandbox; by default the best that works here.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="bubblewrap, docker, docker:RUNTIME; by default the best that works here."),
+    ] = None,
     cpu: Annotated[float, typer.Option(metavar="S", help="CPU seconds, of all its processes.")] = DEFAULT.cpu_s,
     memory: Annotated[int, typer.Option(metavar="MB", help="Memory, in units of 2^20 bytes.")]
     = DEFAULT.memory_bytes // MIB,

@@ -94,7 +94,8 @@ def test_an_archive_names_the_mount_point_once(tmp_path: Path) -> None:
         with open(tmp_path / "tar", "w+b") as file:
             pack(tmp_path / "tree", layer, file)
             file.seek(0)
-            names = [posixpath.normpath(entry.name) for entry in tarfile.open(fileobj=file)]
+            with tarfile.open(fileobj=file) as tar:
+                names = [posixpath.normpath(name) for name in tar.getnames()]
         assert len(names) == len(set(names))
         assert names.count("packages") == 1
         assert ("packages/tiny" in names) is (layer is not None)

@@ -13,6 +13,8 @@ import pytest
 from ponder.cli.app import run
 from ponder.cli.checks import Report, check_docker, check_image, check_meters
 from ponder.cli.doctor import choose, gather, start
+from ponder.errors import NoSandbox, UnknownName
+from ponder.sandboxes import open_sandbox
 
 GOOD: Report = {"ok": True, "why": "", "fix": ""}
 BAD: Report = {"ok": False, "why": "no bwrap", "fix": "apt-get install bubblewrap"}
@@ -128,3 +130,14 @@ def test_what_is_missing_is_told_with_its_fix(
     assert "no  sandbox bubblewrap  bubblewrap is not installed\n     fix: apt-get install bubblewrap\n" in out
     assert "no  choice  no sandbox works here: code is refused\n" in out
     assert "Traceback" not in out
+
+
+async def test_another_runtime_is_a_name_of_the_docker_backend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    with pytest.raises(NoSandbox, match="no Docker engine"):
+        await open_sandbox("docker:runsc")
+    for name in ("docker:", "bubblewrap:runsc"):
+        with pytest.raises(UnknownName, match="docker:RUNTIME"):
+            await open_sandbox(name)
