@@ -90,24 +90,19 @@ def metered() -> bool:
     return find_groups().places is not None
 
 
-@pytest.fixture
-def left_behind() -> Iterator[Callable[[], dict[str, object]]]:
-    """What a sandbox could leave: processes, cgroups, mounts, files, open descriptors."""
-    yield traces
-
-
 def traces() -> dict[str, object]:
     places = find_groups().places
     parents = places.directories() if places else ()
     me = psutil.Process()
+    trees = trees_dir(root_user=os.geteuid() == 0)
     return {
         "cgroups": sorted(str(d) for parent in parents for d in parent.glob(f"ponder-*-{me.pid}-*")),
         "processes": sorted(child.pid for child in me.children(recursive=True)),
-        "mounts": len(Path("/proc/self/mounts").read_text().splitlines()),
+        "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(trees) in line],
         "descriptors": sorted(kind for kind in map(kind_of, Path("/proc/self/fd").iterdir()) if kind),
         "shared memory": sysv("shm") + sysv("sem") + sysv("msg"),
         "files": sorted(marked_files()),
-        "drafts": sorted(path.name for path in trees_dir(root_user=os.geteuid() == 0).glob(".*.draft")),
+        "drafts": sorted(path.name for path in trees.glob(".*.draft")),
     }
 
 
@@ -133,3 +128,85 @@ def marked_files() -> Iterator[str]:
                 yield from map(str, Path(place).glob(pattern))
             except OSError:
                 continue
+
+
+# --- attacks ----------------------------------------------------------------------------------------------
+
+CALLS = (
+    "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "pidfd_open", "kcmp", "keyctl",
+    "add_key", "request_key", "io_uring_setup", "bpf", "perf_event_open", "userfaultfd", "unshare", "setns", "clone",
+    "clone3", "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "mount_setattr",
+    "name_to_handle_at", "open_by_handle_at", "init_module", "finit_module", "kexec_load", "reboot", "swapon",
+    "syslog", "sethostname", "settimeofday", "clock_settime", "adjtimex", "quotactl", "acct", "capset", "personality",
+    "fanotify_init", "memfd_secret", "seccomp", "mbind", "move_pages", "shmget", "semget", "msgget", "vhangup",
+    "modify_ldt", "iopl", "ioperm", "sched_setattr", "ioprio_set", "memfd_create", "socketpair", "prctl",
+)  # fmt: skip
+
+ATTACK = '''
+import ctypes, errno, os, signal, socket, sys, time
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def tried(action, *words):
+    """Say whether something was reached."""
+    try:
+        value = action(*words)
+    except OSError as error:
+        print("denied", errno.errorcode.get(error.errno, error))
+    else:
+        print("REACHED", value)
+
+def written(path, data=b"0"):
+    """Write to a file, which is made where that is allowed."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    return os.write(fd, data)
+
+def call(name, *words):
+    """Make a system call by its name; say whether it was reached."""
+    if name not in NUMBERS:
+        return print("denied: unknown here")
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in words]
+    ctypes.set_errno(0)
+    value = libc.syscall(NUMBERS[name], *words)
+    print("REACHED" if value >= 0 else "denied", value, errno.errorcode.get(ctypes.get_errno()))
+
+def until_it_fails(action):
+    """Do something again and again; say how often it went well."""
+    done = 0
+    try:
+        while True:
+            action(done)
+            done += 1
+    except (OSError, MemoryError) as error:
+        print("stopped at", done, error)
+'''
+
+
+@pytest.fixture(scope="session")
+def attack_tools() -> bytes:
+    """The module `attack` that programs of the attack suites import; system calls by their numbers on this machine."""
+    import pyseccomp as sc
+
+    from ponder.sandboxes.filters import NUMBERS
+
+    found = {name: int(sc.resolve_syscall(sc.Arch.NATIVE, name)) for name in CALLS}
+    numbers = {name: number if number >= 0 else NUMBERS.get(name, -1) for name, number in found.items()}
+    return f"NUMBERS = { {name: number for name, number in numbers.items() if number >= 0} }\n{ATTACK}".encode()
+
+
+@pytest.fixture
+def attack(run: Run, attack_tools: bytes) -> Run:
+    """Run an attack; whatever it does, it reaches nothing, and the next program finds its sandbox as it should be."""
+
+    async def launch(program: str, **words: object) -> ExecResult:
+        files = {"attack.py": attack_tools, **words.pop("files", {})}  # type: ignore[dict-item]
+        words = {"cpu_s": 0.5, "wall_s": 4, "memory_bytes": 64 * MIB, **words}
+        result = await run(f"from attack import *\n{textwrap.dedent(program)}", files=files, **words)
+        assert "REACHED" not in result.stdout + result.stderr, result
+        assert "NameError" not in result.stderr, result  # the attack itself must be right
+        assert "SyntaxError" not in result.stderr, result
+        after = await run("import os; print(os.listdir(), os.listdir('/tmp'), os.listdir('/dev/shm'), os.getpid())")
+        assert (after.stdout, after.outcome) == ("['main.py'] [] [] 2\n", "ok")
+        return result
+
+    return launch

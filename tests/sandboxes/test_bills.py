@@ -87,7 +87,7 @@ async def test_what_an_ended_call_leaves_to_clear_is_not_the_next_ones(run: Run)
     assert min(bills) <= max(plain) + 0.02, (bills, plain)
 
 
-async def test_every_call_is_billed_once(sandbox: Sandbox, run: Run) -> None:
+async def test_every_call_is_billed_once(run: Run) -> None:
     bills: list[Usage] = []
     for code in ("pass", "1 / 0", "import os; os.kill(os.getpid(), 9)", "while True: print(1)"):
         result = await run(code, on_usage=bills.append)

@@ -128,7 +128,7 @@ async def test_a_stopped_program_returns_none(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/x", "../x", "a/../../x", "main.py", "./main.py", "main.py/x", ".", "", "a\0b", "\ud800", "x" * 256, "x/" * 2001],
+    ["/etc/x", "../x", "a/../../x", "main.py", "./main.py", "main.py/x", ".", "a\0b", "\ud800", "x" * 256, "x/" * 2010],
 )
 async def test_paths_that_lead_outwards(sandbox: Sandbox, name: str) -> None:
     bills: list[Usage] = []

@@ -100,8 +100,8 @@ async def test_fork_limit(run: Run) -> None:
 
 
 async def test_threads_count_as_processes(run: Run) -> None:
-    code = "import threading, time\nfor n in range(50): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
-    assert "can't start new thread" in (await run(code)).stderr
+    code = "import threading as t, time\nfor _ in range(50): t.Thread(target=time.sleep, args=(9,)).start()"
+    assert "can't start new thread" in (await run(code, wall_s=1)).stderr
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
