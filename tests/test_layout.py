@@ -76,12 +76,15 @@ RULES = {
 ALLOWED_BETWEEN_PARTS = {
     ("ponder.core", "ponder.models"): "a core loads weights",
     ("ponder.tools", "ponder.policies.hosts"): "the browser's proxy applies the host rules: data, no policy",
-    ("ponder.tools", "ponder.sandboxes.harness"): "the program that is sent into any sandbox: no backend",
+    ("ponder.tools", "ponder.sandboxes.talks"): "a queue at the host's end of any sandbox's conversation: no backend",
+    ("ponder.tools", "ponder.sandboxes.workspace"): "a branch's files, as any sandbox takes them: no backend",
 }
 
 HEAVY = ("torch", "transformers", "playwright", "xllamacpp", "langgraph")
-HEAVY_AT_TOP = {"langgraph": ("ponder.graph",), "xllamacpp": ("ponder.core.*_child",)}
-"""Who may import a heavy module at its top: the engine's child process runs nothing else."""
+HEAVY_AT_TOP = {
+    "langgraph": ("ponder.graph",), "xllamacpp": ("ponder.core.*_child",), "torch": ("ponder.core.torch_*",),
+}  # fmt: skip
+"""Who may import a heavy module at its top: what only the engine's child process runs."""
 
 CHEAP_S = 0.3
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import ast
+import asyncio
 import re
-import secrets
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from collections.abc import Iterable, Sequence
 
 from ponder.protocols import OnUsage, Sandbox
-from ponder.records import Action, CpuReading, ExecResult, Limits, Observation, RunCode, Usage
-from ponder.sandboxes import harness
+from ponder.records import Action, CpuReading, ExecResult, Limits, Observation, Outcome, RunCode, Usage
+from ponder.sandboxes.workspace import Workspace
+from ponder.tools.check_units import TEXT_CHARS, Verdict, describe_tests, shorten, units_of
+from ponder.tools.checking import Checked, check_units
 
-TEXT_CHARS = 2000
+HELD_BYTES = 256 * 2**20
+"""What the workspaces of all sessions may hold together."""
+
+NAMED_FILES = 8
 NOTHING = ("", "None")
 LINE_CHARS = 200
 ERROR_CHARS = 900
 """Of the text, what is kept for the end of stderr: a traceback's last lines say what happened."""
 
 ANSWER = re.compile(r"^ANSWER:", re.MULTILINE)
-HARNESS_SHARE = 0.85
-"""Of a check's time, what its tests may use; the rest is for starting, ending and reporting."""
-
-REPORT_BYTES = 4096
-"""At most, per test."""
-
 ENDINGS = {
     "cpu": "stopped: it used its {cpu_s:g} s of CPU time",
     "wall": "stopped: it did not end within {wall_s:g} s",
@@ -35,27 +31,22 @@ ENDINGS = {
 }
 
 
-class _TestResult(NamedTuple):
-    """What the harness said of one test."""
-
-    state: str
-    text: str
-
-
 class PythonTool:
-    """Runs Python in a sandbox that it owns; keeps nothing between calls."""
+    """Runs Python in a sandbox that it owns; the files of a branch stay between its programs, processes do not."""
 
     name = "python"
 
     def __init__(self, sandbox: Sandbox) -> None:
         """Take over a sandbox; `close` closes it."""
         self._sandbox = sandbox
-        self._harness = Path(harness.__file__).read_text(encoding="utf-8")
+        self._spaces: dict[str, Workspace] = {}
+        self._gate = asyncio.Lock()
 
-    async def run(self, action: Action, *, session: str, limits: Limits, on_usage: OnUsage) -> Observation:  # noqa: ARG002
+    async def run(self, action: Action, *, session: str, limits: Limits, on_usage: OnUsage) -> Observation:
         """Run the action's program; `answer` is what it printed after its last line that begins with `ANSWER:`.
 
-        A program that ended well and printed one short line without that mark has answered too.
+        A program that ended well and printed one short line without that mark has answered too. What it wrote into
+        its working directory is there for the session's next program, unless a limit stopped it.
 
         Raises:
             NoSandbox: the sandbox cannot be set up.
@@ -63,16 +54,48 @@ class PythonTool:
         if not isinstance(action, RunCode):
             on_usage(Usage())
             return Observation(tool=self.name, ok=False, outcome="error", text=f"python cannot do {action.type!r}")
-        result = await self._sandbox.exec(action.code, limits=limits, on_usage=on_usage)
+        held = self._space(session)
+        given = held.bounded(limits.disk_bytes // 2)
+        if dropped := set(held.files) - set(given.files):
+            self._spaces[session] = given
+        result = await self._sandbox.exec(action.code, files=given.files, limits=limits, on_usage=on_usage)
         text, cut = describe_run(result, limits)
+        notes = [f"[files not kept, as they are too large together: {_names(dropped)}]"] if dropped else []
+        notes += self._keep(session, result, limits) if result.outcome in ("ok", "error") else []
         return Observation(
             tool=self.name,
             ok=result.outcome == "ok",
-            text=text,
+            text="\n".join([text, *notes]),
             outcome=result.outcome,
             answer=stated_answer(result.stdout) or (only_line(result.stdout) if result.outcome == "ok" else None),
             truncated=cut or result.truncated,
         )
+
+    def fork(self, session: str, into: str) -> None:
+        """Give session `into` the files that `session` has now; from here on neither sees the other's."""
+        self._spaces[into] = self._space(session).fork()
+
+    def _space(self, session: str) -> Workspace:
+        return self._spaces.get(session, Workspace())
+
+    def _keep(self, session: str, result: ExecResult, limits: Limits) -> list[str]:
+        """Keep a program's files for the session; return notes on what was written, left out and too much."""
+        others = sum(space.size for name, space in self._spaces.items() if name != session)
+        # Onto what is held now, not onto what the program was given: calls of one session may overlap.
+        wanted = self._space(session).after(result)
+        kept = wanted.bounded(max(0, min(limits.disk_bytes // 2, HELD_BYTES - others)))
+        self._spaces[session] = kept
+        notes = []
+        written = [f"{_name(path)} ({len(data)} bytes)" for path, data in sorted(result.files.items())
+                   if data is not None and path in kept.files]  # fmt: skip
+        removed = [f"{_name(path)} removed" for path, data in sorted(result.files.items()) if data is None]
+        if written or removed:
+            notes.append(f"[files: {_first(written + removed)}]")
+        if result.left_out:
+            notes.append(f"[files left out, as they are links, devices or too many: {_names(result.left_out)}]")
+        if dropped := set(wanted.files) - set(kept.files):
+            notes.append(f"[files not kept, as they are too large together: {_names(dropped)}]")
+        return notes
 
     async def check(self, program: str, tests: Sequence[str], *, limits: Limits, on_usage: OnUsage) -> Observation:
         """Run tests against a program: `passed` of `total`, and a text that says which failed and how.
@@ -80,30 +103,26 @@ class PythonTool:
         Args:
             program: the source of a candidate, loaded as module `solution`; its `__main__` block does not run.
             tests: each an assert, several lines that see the program's names, or a file of `test_...` functions
-                without fixtures, of which each counts as a test. Every test runs in a process of its own.
+                without fixtures, of which each counts as a test. Every test runs in a process of its own, and the
+                program is loaded anew for it, in another sandbox.
 
-        What is and is not proof against a program that wants to pass: see `ponder.sandboxes.harness`.
+        What is and is not proof against a program that wants to pass: see `ponder.tools.checking`.
 
         Raises:
             NoSandbox: the sandbox cannot be set up.
         """
         units = [unit for test in tests for unit in units_of(test)]
-        nonce = secrets.token_hex(16)
-        result = await self._sandbox.exec(
-            self._harness,
-            stdin=_job(program, units, nonce, limits),
-            limits=limits.model_copy(
-                update={"output_bytes": max(limits.output_bytes, REPORT_BYTES * (len(units) + 1))}
-            ),
-            on_usage=on_usage,
+        checked = await check_units(
+            self._sandbox, program, units, limits=limits, gate=self._gate, on_usage=on_usage
         )
-        results = _report(result.stdout, nonce, len(units))
-        if results is None:
-            text = f"No test could be counted: the run {_ending(result, limits) or 'gave no report'}."
-            outcome = result.outcome if result.outcome != "ok" else "error"
+        ending, outcome = _stopped_check(checked, limits)
+        if units and not any(checked.verdicts):
+            text = f"No test could be counted: the run of the tests {ending or 'gave no verdict'}."
             return Observation(tool=self.name, ok=False, text=text, outcome=outcome, passed=0, total=len(units))
-        passed = sum(result.state == "passed" for result in results)
-        text, cut = describe_tests(units, results)
+        lost = Verdict("lost", f"not run: the tests' run {ending}" if ending else "not run")
+        verdicts = [verdict or lost for verdict in checked.verdicts]
+        passed = sum(verdict.state == "passed" for verdict in verdicts)
+        text, cut = describe_tests(units, verdicts)
         ok = passed == len(units) > 0
         return Observation(
             tool=self.name,
@@ -116,12 +135,13 @@ class PythonTool:
         )
 
     def read(self) -> CpuReading:
-        """Return zero: nothing runs between calls."""
-        return CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="rusage")
+        """Return what the sandbox used so far, calls in flight and what waits for calls included."""
+        return self._sandbox.read()
 
     async def close(self) -> None:
-        """Close the sandbox. Safe to call twice."""
+        """Close the sandbox and forget the sessions' files. Safe to call twice."""
         await self._sandbox.close()
+        self._spaces.clear()
 
 
 def stated_answer(stdout: str) -> str | None:
@@ -155,74 +175,25 @@ def describe_run(result: ExecResult, limits: Limits) -> tuple[str, bool]:
     return "\n".join(parts), error_cut or output_cut
 
 
-def describe_tests(units: Sequence[harness.Unit], results: Sequence[_TestResult]) -> tuple[str, bool]:
-    """Return what the core reads of a check, and whether anything was left out. Equal failures are told once."""
-    failures: dict[str, list[str]] = {}
-    for (source, function), result in zip(units, results, strict=True):
-        if result.state != "passed":
-            title = function or source.strip().splitlines()[0][:100]
-            told = result.text.startswith(title)  # an explained assert names itself
-            failures.setdefault(result.text, []).append("" if told else title)
-    lines = [f"{sum(result.state == 'passed' for result in results)} of {len(results)} tests passed."]
-    for text, titles in failures.items():
-        named = ", ".join(title for title in titles[:3] if title)
-        more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
-        lines.append(f"FAILED {named}{more}: {text}" if named else f"FAILED {text}")
-    return shorten("\n".join(lines), TEXT_CHARS, keep_head=0.8)
+def _stopped_check(checked: Checked, limits: Limits) -> tuple[str, Outcome]:
+    """Return how the tests' run was stopped, in words where it was, and the outcome of a check without verdicts."""
+    if checked.ended is None:
+        return ENDINGS["wall"].format(**limits.model_dump(), mebibytes=0), "wall"
+    return _ending(checked.ended, limits), checked.ended.outcome if checked.ended.outcome != "ok" else "error"
 
 
-def shorten(text: str, limit: int, *, keep_head: float) -> tuple[str, bool]:
-    """Return the text, or its head and tail with a note between them, and whether it was cut.
-
-    Args:
-        keep_head: which part of the limit goes to the head.
-    """
-    if len(text) <= limit:
-        return text, False
-    head = int(limit * keep_head)
-    return f"{text[:head]}\n[... {len(text) - limit} characters left out ...]\n{text[len(text) - limit + head :]}", True
+def _name(path: str) -> str:
+    """Return a path that cannot be taken for something else in an observation."""
+    return path if path.isprintable() and len(path) <= LINE_CHARS else ascii(path)[:LINE_CHARS]
 
 
-def units_of(test: str) -> list[harness.Unit]:
-    """Split a test into what runs and counts by itself: each test function or method, else the whole text."""
-    try:
-        tree = ast.parse(test)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [(test, "")]  # the harness says what is wrong with it
-    called = {node.func.id for top in tree.body if isinstance(top, ast.Expr) for node in ast.walk(top)
-              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
-    names: list[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and (node.name.startswith("Test") or _is_test_case(node)):
-            names += [f"{node.name}.{method.name}" for method in node.body if _is_test(method)]
-        elif _is_test(node) and node.name not in called:  # one that the file calls itself may take arguments
-            names.append(node.name)
-    return [(test, name) for name in names] or [(test, "")]
+def _names(paths: Iterable[str]) -> str:
+    return _first([_name(path) for path in sorted(paths)])
 
 
-def _is_test(node: ast.stmt) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
-
-
-def _is_test_case(node: ast.ClassDef) -> bool:
-    return any(ast.unparse(base).endswith("TestCase") for base in node.bases)
-
-
-def _job(program: str, units: Sequence[harness.Unit], nonce: str, limits: Limits) -> bytes:
-    """Write the harness's input: see `harness.serve`."""
-    texts = [text.encode("utf-8", "replace") for text in (program, *(part for unit in units for part in unit))]
-    wall_s, cpu_s = limits.wall_s * HARNESS_SHARE, limits.cpu_s * HARNESS_SHARE
-    head = " ".join([str(len(nonce)), f"{wall_s:.3f}", f"{cpu_s:.3f}", *(str(len(text)) for text in texts)])
-    return b"".join([head.encode(), b"\n", *texts, nonce.encode()])
-
-
-def _report(stdout: str, nonce: str, total: int) -> list[_TestResult] | None:
-    """Read the harness's report; None when it is not the harness's, or not complete."""
-    lines = stdout.splitlines()
-    if len(lines) != total + 1 or not secrets.compare_digest(lines[0].encode(), nonce.encode()):
-        return None
-    words = [line.partition(" ") for line in lines[1:]]
-    return [_TestResult(state, bytes.fromhex(text).decode("utf-8", "replace")) for state, _, text in words]
+def _first(words: Sequence[str]) -> str:
+    more = f" and {len(words) - NAMED_FILES} more" if len(words) > NAMED_FILES else ""
+    return ", ".join(words[:NAMED_FILES]) + more
 
 
 def _ending(result: ExecResult, limits: Limits) -> str:
