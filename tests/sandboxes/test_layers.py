@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from ponder import Agent
+from ponder.core.scripted import ScriptedCore
 from ponder.errors import MachineError, NoSandbox, UsageError
 from ponder.records import ExecResult
 from ponder.sandboxes import layers
 from ponder.sandboxes.bubblewrap import BubblewrapSandbox
 from ponder.sandboxes.images import pack
 from ponder.sandboxes.layers import build_layer, find_layer, remove_layer
+from ponder.store import open_store
 
 
 def make_wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> str:
@@ -134,6 +137,17 @@ class TestBuilding:
             assert sandbox.packages() == ("tiny",)
         finally:
             await sandbox.close()
+
+    def test_a_search_uses_and_records_them(self, tiny: str, tmp_path: Path) -> None:
+        build_layer([tiny])
+        core = ScriptedCore(lambda _prompt, _sample: "import tiny\nprint('ANSWER:', tiny.double(21))\n```")
+        with Agent(core, tools=["python"], home=tmp_path) as agent:
+            result = agent.run("What is twice 21?")
+        assert result.answer == "42"
+        told = [prompt.messages[0].content for prompt in core.prompts]
+        assert any("standard library and tiny only" in text for text in told)
+        started = open_store(tmp_path / "runs.sqlite").events(result.run_id)[0]
+        assert started.data["manifest"]["packages"] == "tiny"
 
     async def test_without_a_layer_nothing_of_it_is_seen(self, trees: Path, tiny: str) -> None:
         build_layer([tiny])
