@@ -20,7 +20,8 @@ from ponder.records import CpuReading
 from ponder.search.best_of_n import BestOfN
 
 DEFAULT_CORE = "qwen2.5-coder-1.5b"
-OTHER_CORES = ("openai:MODEL@URL", "cassette:FILE")
+TRANSFORMERS = "transformers:"
+OTHER_CORES = ("openai:MODEL@URL", "cassette:FILE", f"{TRANSFORMERS}FOLDER")
 TOOLS = ("python", "browser")
 CLOSING = {"core": Closing(0.06, 0.1), "python": Closing(0.02, 0.03), "browser": Closing(0.25, 0.5)}
 """What ending each takes when it was used, measured on two cores."""
@@ -47,6 +48,11 @@ def check_core(name: str) -> str:
     """Return the name if a core of that name can be opened. Raises UnknownName, UsageError, ModelError."""
     if (other := _other_core(name)) is not None:
         other()
+        return name
+    if name.startswith(TRANSFORMERS):
+        from ponder.core.transformers_core import check_name
+
+        check_name(name.removeprefix(TRANSFORMERS))
         return name
     try:
         resolve(name)
@@ -90,8 +96,14 @@ async def open_core(name: str, groups: GroupFactory, progress: Progress | None, 
         UsageError: no address of a server, or no cassette.
         ModelError: the weights are corrupt or cannot be fetched.
     """
-    other = _other_core(name)
-    return other() if other is not None else await _open_weights(name, groups, progress, ledger)
+    if (other := _other_core(name)) is not None:
+        return other()
+    if name.startswith(TRANSFORMERS):
+        from ponder.core.transformers_core import open_transformers
+
+        with ledger.fetching():
+            return await open_transformers(name.removeprefix(TRANSFORMERS), groups)
+    return await _open_weights(name, groups, progress, ledger)
 
 
 def recorded(core: Core, path: Path) -> Core:
