@@ -188,7 +188,8 @@ class BubblewrapSandbox:
             if again:
                 self._idle.append(slot)
             else:
-                self._past = self._past.plus(await slot.close())
+                used = await slot.close()  # first: another call may add its own meanwhile
+                self._past = self._past.plus(used)
         finally:
             self._running.pop(slot).set()
 

@@ -77,7 +77,8 @@ class Slot:
             self._connected = True
         if not self._ready:
             try:
-                kind, _ = await asyncio.wait_for(read_frame(self.reader), READY_S)
+                async with asyncio.timeout(READY_S):  # `wait_for` loses a cancellation that comes with the frame
+                    kind, _ = await read_frame(self.reader)
             except (Broken, TimeoutError):
                 return False
             self._ready = kind == b"R"
@@ -137,8 +138,8 @@ class Slot:
             self._ours.close()
         if self._ready:  # process 1 hears of it, and the loop ends: nothing has to be killed
             try:
-                await asyncio.wait_for(asyncio.to_thread(self._process.wait, END_S), END_S)
-            except (subprocess.TimeoutExpired, TimeoutError):
+                await asyncio.to_thread(self._process.wait, END_S)
+            except subprocess.TimeoutExpired:
                 pass
         await asyncio.to_thread(self._kill)
         await asyncio.to_thread(self.group.close)

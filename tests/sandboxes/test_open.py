@@ -16,8 +16,9 @@ from ponder.records import Limits, Usage
 from ponder.sandboxes import check_sandboxes, launch, open_sandbox
 from ponder.sandboxes.bubblewrap import BubblewrapSandbox
 from ponder.sandboxes.filters import filter_file
-from ponder.sandboxes.launch import MAIN, checked, counts_processes_by_namespace, unprivileged_ids
+from ponder.sandboxes.launch import unprivileged_ids
 from ponder.sandboxes.probes import judge_layers, why_refused
+from ponder.sandboxes.wire import MAIN, checked, counts_processes_by_namespace
 
 MIB = 2**20
 GOOD: dict[str, Any] = {
@@ -71,7 +72,7 @@ async def test_launcher_that_breaks_is_no_result_of_the_program(
     tool = tmp_path / "bwrap"
     tool.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     tool.chmod(0o755)
-    machine = launch.Machine((str(tool),), tmp_path, tmp_path / "filter", launch.find_groups())
+    machine = launch.Machine((), str(tool), tmp_path / "tree", tmp_path / "filter", launch.find_groups())
     machine.filter.write_bytes(b"")
     monkeypatch.setattr("ponder.sandboxes.bubblewrap.find_machine", lambda *_: machine)
     with pytest.raises(NoSandbox, match="No permissions to create new namespace"):
