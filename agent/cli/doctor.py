@@ -47,7 +47,7 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
     from ponder.sandboxes import SANDBOXES, check_sandbox
     from ponder.sandboxes.groups import group_factory
 
-    meters = check_meters()  # cleans up after dead ponders: before the others make groups
+    before = gather({"meters": start(check_meters)}, patience_s)  # cleans up after dead ponders, first of all
     groups = group_factory()
     wanted = os.environ.get("PONDER_SANDBOX", "")
     names = [*SANDBOXES, *([wanted] if ":" in wanted else [])]
@@ -62,8 +62,8 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
     return {
         "sandboxes": sandboxes,
         "choice": choose(sandboxes),
-        "image": check_image(),  # after the sandboxes, which build it
-        "meters": meters,
+        **gather({"image": start(check_image)}, patience_s),  # after the sandboxes, which build it
+        **before,
         "docker": done["docker"],
         "browser": done["browser"],
         "cores": done["cores"],

@@ -114,7 +114,7 @@ def image(
         typer.Argument(metavar="[PACKAGE]...", help="Packages that programs may import, as for pip; they replace "
                        "those of before. Without any, the layer stays as it is."),
     ] = None,
-    no_packages: Annotated[bool, typer.Option("--no-packages", help="Remove the package layer.")] = False,
+    no_packages: Annotated[bool, typer.Option("--no-packages", help="Remove the package layer; no search should be running.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")] = False,
 ) -> int:
     """Build the root image of sandboxes, and with PACKAGE... a layer of packages for programs; then try both.
