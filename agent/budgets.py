@@ -99,6 +99,7 @@ class BudgetWatch:
         if self.budget == Budget():
             yield
             return
+        self._act(self._ledger.snapshot())  # starting may have spent it: then nothing begins
         watcher = asyncio.create_task(self._watch())
         try:
             yield

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pydantic import Field
-
+from ponder.billing import Prices, Row, Snapshot, Spent
 from ponder.metering import (
     DAEMON,
     FETCH,
@@ -29,7 +27,7 @@ from ponder.metering import (
     own_reading,
     process_start,
 )
-from ponder.records import Bill, Charge, CpuReading, Record, ToolBill, Usage
+from ponder.records import Bill, Charge, Usage
 
 __all__ = [
     "DAEMON", "FETCH", "IDLE", "OVERHEAD", "Call", "Ledger", "Meter", "Prices", "Snapshot", "Spent", "nested",
@@ -43,106 +41,8 @@ _LOOKING_S = 0.02
 """Looking whether the weights are here takes less: nothing was fetched."""
 
 
-class Prices(Record):
-    """What usage costs. The default makes cost equal to CPU seconds."""
-
-    cpu_second: float = Field(default=1.0, ge=0)
-    token_in: float = Field(default=0.0, ge=0)
-    token_out: float = Field(default=0.0, ge=0)
-    byte: float = Field(default=0.0, ge=0)
-    per_tool: dict[str, Prices] = Field(default_factory=dict)
-    """Prices of their own for some tools, instead of all of these: `{"python": Prices(cpu_second=10)}`."""
-
-    def of(self, tool: str) -> Prices:
-        """Return the prices that hold for a tool."""
-        return self.per_tool.get(tool, self)
-
-    def cost(self, usage: Usage, tool: str = "") -> float:
-        """Return the price of one usage; cached prompt tokens are free, as they cost no computing."""
-        own = self.of(tool)
-        return (
-            usage.cpu_s * own.cpu_second
-            + (usage.tokens_in - usage.tokens_cached) * own.token_in
-            + usage.tokens_out * own.token_out
-            + usage.bytes * own.byte
-        )
-
-
-class Spent(NamedTuple):
-    """What budgets are compared with. `wall_s` of a tool adds up its calls; of the run it is the clock."""
-
-    cpu_s: float
-    wall_s: float
-    tokens: int
-    cost: float
-
-
-class Snapshot(NamedTuple):
-    """What is spent so far, work in flight included; fetching weights is not the task's and left out.
-
-    `closing` is what ending the services that were used will take, one after the other, as far as known.
-    """
-
-    total: Spent
-    by_tool: Mapping[str, Spent]
-    closing: Closing
-
-
-@dataclass
-class _Row:
-    """One tool's line while it grows."""
-
-    calls: int = 0
-    cpu_user_s: float = 0.0
-    cpu_system_s: float = 0.0
-    wall_s: float = 0.0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    bytes: int = 0
-    cost: float = 0.0
-    peak_rss_bytes: int = 0
-    methods: frozenset[str] = field(default_factory=frozenset)
-    shared: bool = False
-
-    def add(self, usage: Usage, cost: float, calls: int = 1) -> None:
-        self.calls += calls
-        self.cpu_user_s += usage.cpu_user_s
-        self.cpu_system_s += usage.cpu_system_s
-        self.wall_s += usage.wall_s
-        self.tokens_in += usage.tokens_in
-        self.tokens_out += usage.tokens_out
-        self.tokens_cached += usage.tokens_cached
-        self.bytes += usage.bytes
-        self.cost += cost
-        self.peak_rss_bytes = max(self.peak_rss_bytes, usage.peak_rss_bytes)
-        self.methods |= {usage.method}
-        self.shared = self.shared or usage.shared
-
-    def use(self, cpu: Cpu, price: float, reading: CpuReading | None = None) -> None:
-        self.cpu_user_s += cpu.user_s
-        self.cpu_system_s += cpu.system_s
-        self.cost += cpu.total_s * price
-        if reading is not None:
-            self.peak_rss_bytes = max(self.peak_rss_bytes, reading.peak_rss_bytes)
-            self.methods |= {reading.method}
-
-    def copy(self) -> _Row:
-        new = _Row.__new__(_Row)  # a snapshot is taken fifty times a second
-        new.__dict__.update(self.__dict__)
-        return new
-
-    def spent(self) -> Spent:
-        tokens = self.tokens_in - self.tokens_cached + self.tokens_out
-        return Spent(self.cpu_user_s + self.cpu_system_s, self.wall_s, tokens, self.cost)
-
-    def bill(self) -> ToolBill:
-        values = {name: value for name, value in vars(self).items() if name != "methods"}
-        return ToolBill(**values, method="+".join(sorted(self.methods)))
-
-
 class _Now(NamedTuple):
-    rows: dict[str, _Row]
+    rows: dict[str, Row]
     closing: Closing
 
 
@@ -211,7 +111,7 @@ class Ledger:
         self._own = Account(Meter(OVERHEAD, own_reading, rest=OVERHEAD), from_zero=whole_process)
         self._accounts: dict[str, Account] = {}
         self._began = process_start() if whole_process else time.monotonic()
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
         self._by_node: dict[int, float] = {}
         self._running: dict[Call, None] = {}
         self._listeners: list[Callable[[Charge], None]] = []
@@ -266,7 +166,7 @@ class Ledger:
 
     def add(self, charge: Charge) -> None:
         """Add a line of an earlier session (a resumed run's), which today's meters know nothing of."""
-        self._rows.setdefault(charge.tool, _Row()).add(charge.usage, charge.cost)
+        self._rows.setdefault(charge.tool, Row()).add(charge.usage, charge.cost)
         if charge.node is not None:
             self._by_node[charge.node] = self._by_node.get(charge.node, 0.0) + charge.usage.cpu_s
 
@@ -320,7 +220,7 @@ class Ledger:
     def bill(self) -> Bill:
         """Return the bill as of now; `by_tool` sums to `total`. `wall_s` adds up the calls', which may overlap."""
         rows = self._now().rows
-        total = _Row(**{key: sum(getattr(row, key) for row in rows.values()) for key in _SUMMED})
+        total = Row(**{key: sum(getattr(row, key) for row in rows.values()) for key in _SUMMED})
         total.peak_rss_bytes = max(row.peak_rss_bytes for row in rows.values())
         total.methods = frozenset().union(*(row.methods for row in rows.values()))
         total.shared = any(row.shared for row in rows.values())
@@ -332,7 +232,7 @@ class Ledger:
         rows = {tool: row.copy() for tool, row in list(self._rows.items())}
         now = time.monotonic()
         for call in list(self._running):
-            rows.setdefault(call.tool, _Row()).wall_s += now - call.began
+            rows.setdefault(call.tool, Row()).wall_s += now - call.began
         self._add_own(rows)
         closing = Closing(0.0, 0.0)
         for tool, account in list(self._accounts.items()):
@@ -341,24 +241,24 @@ class Ledger:
                 more = account.meter.closing
                 closing = Closing(closing.cpu_s + more.cpu_s, closing.wall_s + more.wall_s)
             if division.in_flight.total_s > _NOTHING_S:
-                row = rows.setdefault(tool, _Row())
+                row = rows.setdefault(tool, Row())
                 row.use(division.in_flight, self.prices.of(tool).cpu_second, division.reading)
             if division.used and division.rest.total_s > _NOTHING_S:
-                row = rows.setdefault(rest, _Row())
+                row = rows.setdefault(rest, Row())
                 row.use(division.rest, self.prices.of(rest).cpu_second, division.reading)
                 row.shared = row.shared or rest == DAEMON
             if account.meter.live is not None and (live := account.meter.live()).tokens_in + live.tokens_out:
-                rows.setdefault(tool, _Row()).add(live, self.prices.cost(live, tool), calls=0)
+                rows.setdefault(tool, Row()).add(live, self.prices.cost(live, tool), calls=0)
         return _Now(rows, closing)
 
-    def _add_own(self, rows: dict[str, _Row]) -> None:
+    def _add_own(self, rows: dict[str, Row]) -> None:
         own, fetched = self._own.divide(), self._fetch.own
         fetch = fetched.plus(self._fetch.children)
         if fetch.total_s < _LOOKING_S:
             fetched = fetch = Cpu(0.0, 0.0)
         price = self.prices.of(OVERHEAD).cpu_second
-        rows.setdefault(OVERHEAD, _Row()).use(own.rest.less(fetched), price, own.reading)
+        rows.setdefault(OVERHEAD, Row()).use(own.rest.less(fetched), price, own.reading)
         if fetch.total_s:
-            row = rows.setdefault(FETCH, _Row())
+            row = rows.setdefault(FETCH, Row())
             row.use(fetch, self.prices.of(FETCH).cpu_second, own.reading)
             row.wall_s += self._fetch.wall_s

@@ -176,16 +176,20 @@ def asked(kind: str, limit: float, question: str, *more: str) -> Run:
     return run
 
 
-def talked(tokens: int) -> Run:
-    """Return a run of the warm core with a token budget."""
+def talked(kind: str, limit: int) -> Run:
+    """Return a run of the warm core; `kind` is `tokens` or `wall`."""
 
     def run(bench: Bench) -> Row:
         agent, began = bench.talker(), time.monotonic()
-        result = agent.run(Task(prompt=STORY), budget=Budget(tokens=tokens))
-        total = result.ledger.total
-        used = total.tokens_in - total.tokens_cached + total.tokens_out
-        return Row("story, three branches", "tokens", tokens, used, used, "bill", 2 * WIDTH, result.stop_reason,
-                   result.answer is not None, result.stop_reason == "budget", time.monotonic() - began)  # fmt: skip
+        budget = Budget(tokens=limit) if kind == "tokens" else Budget(wall_seconds=limit)
+        result = agent.run(Task(prompt=STORY), budget=budget)
+        seconds, total = time.monotonic() - began, result.ledger.total
+        tokens = total.tokens_in - total.tokens_cached + total.tokens_out
+        by, used, billed, allowed = "clock", seconds, result.elapsed_s, SLACK_S
+        if kind == "tokens":
+            by, used, billed, allowed = "bill", tokens, tokens, 2 * WIDTH
+        return Row("warm core, three branches", kind, limit, used, billed, by, allowed, result.stop_reason, result.answer is not None, result.stop_reason == "budget",
+                   seconds)  # fmt: skip
 
     return run
 
@@ -217,16 +221,18 @@ def burned(name: str, kind: str, limit: float, *programs: str, width: int = 1) -
 
 def runs() -> Iterator[Run]:
     """Yield the fifty runs."""
-    for limit in (6, 8, 10, 12, 15, 20):
+    for limit in (6, 7, 8, 10, 12, 20):
         yield asked("cpu", limit, STORY)
         yield asked("cpu", limit, PRIMES, "--tools", "python")
-    for limit in (5, 7, 9, 11):
+    for limit in (20, 25):
         yield asked("wall", limit, STORY)
         yield asked("wall", limit, PRIMES, "--tools", "python")
+    for limit in (2, 4, 6, 8):
+        yield talked("wall", limit)
     for limit in (2, 5):
         yield asked("tool core", limit, STORY)
-    for tokens in (60, 120, 200, 300, 450, 600, 800, 1000):
-        yield talked(tokens)
+    for tokens in (60, 80, 100, 120, 150, 180, 210, 240):
+        yield talked("tokens", tokens)
     for kind, limits in (("cpu", (1.0, 2.0)), ("tool python", (0.7, 1.5))):
         for limit in limits:
             yield burned("endless loop", kind, limit, LOOP, LOOP, LOOP)
@@ -241,6 +247,29 @@ def runs() -> Iterator[Run]:
     yield burned("endless loop", "cost", 10.0, LOOP)
     yield burned("processes", "cost", 20.0, FORKS)
 
+
+RULES = """A budget limits CPU seconds, seconds on the clock, tokens or cost: of the task, or of one tool.
+
+    ponder ask "..." --budget-cpu 60 --budget-wall 120 --budget-tokens 2000 --budget-cost 50 --budget-tool python=20
+    Budget(cpu_seconds=60, per_tool={"python": Budget(cpu_seconds=20)})
+
+- **The task's budget is spent**: what is in flight is cancelled, sandboxes are killed, and the best answer so far is
+  returned with stop reason `budget` and exit code 3. It is watched from the first moment on, loading included: where
+  it is spent before the search begins, there is no answer.
+- **A tool's budget is spent**: its running calls are ended, further ones are refused, which the core is told, and the
+  search goes on with the rest. The core's own (`core`) ends the run: nothing goes on without it. A tool's seconds on
+  the clock are those of its calls, added up.
+- **A call's limits shrink** to what is left of both, so that one runaway program cannot spend more.
+- **Work in flight counts**: CPU from the meters, tokens from the core, looked at every 20 ms where a limit may be near
+  and every 100 ms elsewhere (CPU cannot be spent faster than by all CPUs at once).
+- **What counts**: all that is on the bill but the row `fetch` (weights fetched on first use). The command line's bill
+  holds what closing takes, so that much is kept back: 0.08 CPU seconds, 0.06 for the engine, 0.25 for the browser. A
+  library call's bill ends with the search.
+- An engine that is in the middle of a prompt when the budget is spent (a part of 256 tokens takes seconds of CPU) is
+  ended, and starts again with the agent's next run.
+- The smallest budget that a command-line run can keep is what starting costs: about 1.5 CPU seconds for Python's
+  imports, and the load of the weights.
+"""
 
 UNITS = {"tokens": "", "cost": ""}
 
@@ -301,7 +330,7 @@ def main() -> None:
             f"Made by `benchmarks/budgets.py` with {CORE} on {platform.machine()}, {cpus} CPUs, whose load was "
             f"{load:.0f} when it began."
         )
-        options.out.write_text(f"# Budgets: fifty runs\n\n{made}\n\n{table(done)}")
+        options.out.write_text(f"# Budgets\n\n{RULES}\n## Fifty runs\n\n{made}\n\n{table(done)}")
     print(json.dumps({"runs": len(done), "within": sum(row.over <= row.allowed for row in done)}))
 
 

@@ -134,6 +134,9 @@ class OutsideMeter:
         if self._group is None:
             now = resource.getrusage(resource.RUSAGE_CHILDREN)
             return now.ru_utime + now.ru_stime - self._before.ru_utime - self._before.ru_stime
+        deadline, doors = time.monotonic() + 2, list(self._group.rglob("cgroup.procs"))
+        while any(door.read_text().strip() for door in doors) and time.monotonic() < deadline:
+            time.sleep(0.01)  # what was killed is gone a moment after its parent
         used = int((self._group / "cpuacct.usage").read_text()) / 1e9
         for folder in sorted(self._group.rglob("*"), reverse=True):
             if folder.is_dir():

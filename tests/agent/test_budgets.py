@@ -251,3 +251,34 @@ def test_a_price_makes_programs_dearer_than_thought(sandboxed) -> None:  # type:
     assert (result.answer, result.stop_reason) == ("1", "budget")
     assert result.ledger.total.cost < 10 + 10 * OVERSHOOT_S
     assert python_cpu(result) < 1.3
+
+
+@pytest.mark.real
+async def test_an_engine_in_the_middle_of_a_prompt_is_halted_and_starts_again() -> None:
+    from ponder.core.engine import EngineSettings
+    from ponder.core.llama_cpp import LlamaCppCore
+    from ponder.models import ensure
+    from ponder.sandboxes.groups import group_factory
+
+    core = LlamaCppCore(EngineSettings(model=ensure("smollm2-135m")), group_factory())
+    text = " ".join(f"{i} sheep jumped over the fence." for i in range(600))
+    prompt = Prompt(messages=(Message(role="user", content=text),))
+    try:
+        await core.start()
+        charged: list[Usage] = []
+        sampling = asyncio.create_task(
+            core.sample([prompt], 1, SamplingParams(), lambda _p, _s, done: charged.append(done.usage))
+        )
+        await asyncio.sleep(0.5)
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
+        await core.halt()
+        used = core.read().cpu_s
+        await asyncio.sleep(0.5)
+        assert core.read().cpu_s - used < 0.05
+        assert len(charged) == 1
+        assert core.live() == core.live().model_copy(update={"tokens_in": 0, "tokens_out": 0, "tokens_cached": 0})
+        short = Prompt(messages=(Message(role="user", content="Hello"),))
+        assert (await core.sample([short], 1, SamplingParams(max_tokens=3)))[0][0].usage.tokens_out > 0
+    finally:
+        await core.close()
