@@ -32,6 +32,7 @@ class CgroupMeter:
         self._cpu, self._memory, self._pids, self._kill = places.cpu, places.memory, places.pids, places.kill
         self._last = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="cgroup")
         self._ooms = 0
+        self._peak_fd = -1
         self._cpu_fd = os.open(_cpu_file(self._cpu), os.O_RDONLY | os.O_CLOEXEC)
 
     def limit(self, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
@@ -39,11 +40,22 @@ class CgroupMeter:
         self._limit(memory_bytes, pids)
 
     def reset_peak(self) -> bool:
-        """Begin a new peak of memory; return whether the kernel can (version 1; version 2 from Linux 6.12 on)."""
-        file = self._memory and self._memory / "memory.max_usage_in_bytes"
-        if not file or not file.exists():
+        """Begin a new peak of memory; return whether the kernel can (version 1; version 2 from Linux 6.12 on).
+
+        In version 2 the new peak belongs to the open file that it was asked for through.
+        """
+        if self._memory is None:
             return False
-        file.write_text("0")
+        v1 = self._memory / "memory.max_usage_in_bytes"
+        try:
+            if v1.exists():
+                v1.write_text("0")
+                return True
+            if self._peak_fd < 0:
+                self._peak_fd = os.open(self._memory / "memory.peak", os.O_RDWR | os.O_CLOEXEC)
+            os.pwrite(self._peak_fd, b"reset\n", 0)
+        except OSError:
+            return False
         return True
 
     def oom_kills(self) -> int:
@@ -59,7 +71,7 @@ class CgroupMeter:
                 user_s, system_s = self._cpu_times()
             except OSError:
                 return self._last
-            peak = max([0, *(_number(self._memory / name) for name in PEAKS)]) if self._memory else 0
+            peak = self._peak()
             self._last = CpuReading(
                 user_s=max(user_s, self._last.user_s),
                 system_s=max(system_s, self._last.system_s),
@@ -74,9 +86,21 @@ class CgroupMeter:
 
     def close(self) -> None:
         """Keep the last figures and let the cgroups be."""
-        if self._cpu_fd >= 0:
-            os.close(self._cpu_fd)
-            self._cpu_fd = -1
+        self._close_files()
+
+    def _peak(self) -> int:
+        if self._memory is None:
+            return 0
+        if self._peak_fd >= 0:
+            digits = os.pread(self._peak_fd, 64, 0).strip()
+            return int(digits) if digits.isdigit() else 0
+        return max([0, *(_number(self._memory / name) for name in PEAKS)])
+
+    def _close_files(self) -> None:
+        for fd in (self._cpu_fd, self._peak_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._cpu_fd = self._peak_fd = -1
 
     def _limit(self, memory_bytes: int | None, pids: int | None) -> None:
         if memory_bytes is not None and self._memory:
@@ -114,7 +138,7 @@ class CgroupGroup(CgroupMeter):
     def __init__(self, name: str, places: Places, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
         """Make the directories and set the limits. Raises OSError where that is not allowed."""
         self.name = name
-        self._cpu_fd = -1
+        self._cpu_fd = self._peak_fd = -1
         label = group_label(name)
         parents = (places.cpu, places.memory, places.pids, places.kill)
         own = Places(*(parent / label if parent else None for parent in parents))
@@ -145,8 +169,7 @@ class CgroupGroup(CgroupMeter):
         if self._cpu_fd >= 0:
             self.read()
             self.oom_kills()
-            os.close(self._cpu_fd)
-            self._cpu_fd = -1
+            self._close_files()
         remove_all(self._dirs, self._kill)  # what resists is removed by the next ponder, as stale
         self._dirs = []
 

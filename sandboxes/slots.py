@@ -47,7 +47,8 @@ class Slot:
     ) -> None:
         self.disk_bytes = disk_bytes
         self.group: CgroupGroup | TreeGroup = groups.make("python")
-        self.reusable = False
+        self.reusable = isinstance(self.group, CgroupGroup)
+        self._old_peak = 0
         self._billed = self.group.read()
         self._ooms = 0
         self.served = False
@@ -90,16 +91,19 @@ class Slot:
         self.served = True
         self._ooms = self.group.oom_kills()
         if isinstance(self.group, CgroupGroup):
-            self.reusable = self.group.reset_peak()
+            self._old_peak = 0 if self.group.reset_peak() else self.group.read().peak_rss_bytes
             self.group.limit(memory_bytes=limits.memory_bytes, pids=limits.pids + LAUNCHERS)
 
     def read(self) -> CpuReading:
-        """See `Cell.read`: what the slot used since its last bill."""
+        """See `Cell.read`: what the slot used since its last bill.
+
+        Where the kernel begins no new peak, one below that of an earlier call is not known, and 0.
+        """
         now = self.group.read()
         return CpuReading(
             user_s=max(0.0, now.user_s - self._billed.user_s),
             system_s=max(0.0, now.system_s - self._billed.system_s),
-            peak_rss_bytes=now.peak_rss_bytes,
+            peak_rss_bytes=now.peak_rss_bytes if now.peak_rss_bytes > self._old_peak else 0,
             method=now.method,
         )
 
