@@ -23,7 +23,12 @@ DEFAULT_CORE = "qwen2.5-coder-1.5b"
 TRANSFORMERS = "transformers:"
 OTHER_CORES = ("openai:MODEL@URL", "cassette:FILE", f"{TRANSFORMERS}FOLDER")
 TOOLS = ("python", "browser")
-CLOSING = {"core": Closing(0.06, 0.1), "python": Closing(0.02, 0.03), "browser": Closing(0.25, 0.5)}
+CLOSING = {
+    "core": Closing(0.06, 0.1),
+    "python": Closing(0.02, 0.03),
+    "browser": Closing(0.25, 0.5),
+    DAEMON: Closing(0.2, 0.2),
+}
 """What ending each takes when it was used, measured on two cores."""
 
 
@@ -158,7 +163,7 @@ class Toolbox:
             last[0] = sandbox.daemon() or last[0]  # one that ended keeps its last figure
             return last[0]
 
-        return Meter(DAEMON, read, rest=DAEMON)
+        return Meter(DAEMON, read, rest=DAEMON, closing=CLOSING[DAEMON])
 
     async def close(self) -> None:
         """Close all of it. Safe to call twice."""

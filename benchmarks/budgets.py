@@ -188,8 +188,8 @@ def talked(kind: str, limit: int) -> Run:
         by, used, billed, allowed = "clock", seconds, result.elapsed_s, SLACK_S
         if kind == "tokens":
             by, used, billed, allowed = "bill", tokens, tokens, 2 * WIDTH
-        return Row("warm core, three branches", kind, limit, used, billed, by, allowed, result.stop_reason, result.answer is not None, result.stop_reason == "budget",
-                   seconds)  # fmt: skip
+        return Row("warm core, three branches", kind, limit, used, billed, by, allowed, result.stop_reason,
+                   result.answer is not None, result.stop_reason == "budget", seconds)  # fmt: skip
 
     return run
 
