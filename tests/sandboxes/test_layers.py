@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import posixpath
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ponder import Agent
+from ponder.cli.app import run
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import MachineError, NoSandbox, UsageError
 from ponder.records import ExecResult
@@ -148,6 +150,33 @@ class TestBuilding:
         assert any("standard library and tiny only" in text for text in told)
         started = open_store(tmp_path / "runs.sqlite").events(result.run_id)[0]
         assert started.data["manifest"]["packages"] == "tiny"
+
+    def test_the_command_line_builds_tries_and_removes(
+        self, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        program = tmp_path / "program.py"
+        program.write_text("import tiny\nprint(tiny.double(21))")
+        assert run(["sandbox", "image", tiny, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["layer"]["imports"] == ["tiny"]
+        assert found["tree_bytes"] > 10**7
+        assert run(["sandbox", "run", str(program)]) == 0
+        assert capsys.readouterr().out == "42\n"
+        assert run(["sandbox", "image"]) == 0
+        assert "programs may import tiny" in capsys.readouterr().out
+        assert run(["sandbox", "image", "--no-packages"]) == 0
+        assert "packages: none" in capsys.readouterr().out
+        assert run(["sandbox", "run", str(program)]) == 1
+
+    def test_a_package_that_does_not_work_inside_is_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        wheel = make_wheel(tmp_path, "sick_thing", "1", {"sick/__init__.py": "import no_such_library\n"})
+        assert run(["sandbox", "image", wheel]) == 5
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "sick cannot be imported in the sandbox: ModuleNotFoundError" in err
+        remove_layer()
 
     async def test_without_a_layer_nothing_of_it_is_seen(self, trees: Path, tiny: str) -> None:
         build_layer([tiny])
