@@ -24,7 +24,7 @@ class Rubbish(Exception):
     """What came is no answer of a chat server."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Sample:
     """One continuation on its way."""
 

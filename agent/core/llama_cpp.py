@@ -35,12 +35,8 @@ from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
 _PROMPT_TOKEN_WORK = 0.4
 """CPU of one prompt token relative to one decoded token (0.5B and 1.5B Q4_K_M, two cores)."""
 
-_HALT_S = 0.03
-_STILL_CPU_S = 0.01
-"""An engine that was cancelled and uses more than this in `_HALT_S` is at work on a prompt."""
 
-
-@dataclass
+@dataclass(eq=False)  # two samples may say the same
 class _Metered(Sample):
     """A sample that pays its share of the engine's meter."""
 
@@ -73,6 +69,7 @@ class LlamaCppCore:
         self._identity = dict(identity or {})
         self._client: httpx.AsyncClient | None = None
         self._live: list[_Metered] = []
+        self._in_prompt = False  # what was cancelled last had not begun to write
         self._lost = False  # a request found the engine dead, maybe before its exit status was seen
         self._settled = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="rusage")
 
@@ -82,7 +79,7 @@ class LlamaCppCore:
             return
         await self.close()
         await self._engine.start()
-        self._lost = False
+        self._lost = self._in_prompt = False
         self._settled = self._engine.read()  # loading is nobody's: it shows up as overhead
         # The server closes idle and much-used connections without a word; on a unix socket a new one costs nothing.
         transport = httpx.AsyncHTTPTransport(
@@ -152,6 +149,8 @@ class LlamaCppCore:
     def _end(self, sample: _Metered, finish: str, began: float, error: str | None) -> Completion:
         self._settle()
         self._live.remove(sample)
+        # An engine that writes hears of it after the token it is at; one that reads a prompt, after a part of that.
+        self._in_prompt = finish == "cancelled" and (self._in_prompt or not sample.tokens_out)
         usage = Usage(
             cpu_user_s=sample.cpu_user_s,
             cpu_system_s=sample.cpu_system_s,
@@ -196,9 +195,7 @@ class LlamaCppCore:
 
     async def halt(self) -> None:
         """See `Core.halt`. An engine that computes on (a prompt takes seconds) is ended; the next use starts it."""
-        used = self._engine.read().cpu_s
-        await asyncio.sleep(_HALT_S)
-        if self._engine.read().cpu_s - used > _STILL_CPU_S:
+        if self._in_prompt:
             await self.close()
 
     def manifest(self) -> Mapping[str, str | int | float | bool]:

@@ -14,6 +14,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+import httpx
+
 from ponder.core.asking import Asked, Clock
 from ponder.core.chat import OnDone, Refused, Rubbish, completion, ignore, refusal, request_body, take
 from ponder.core.servers import Server, identify
@@ -58,15 +60,21 @@ class OpenAICore:
         self._wire = wire
 
     async def _list(self, wire: Wire) -> dict[str, Any]:
+        """Return the models that the server lists: nothing where there is no list, or one that does not work."""
         try:
             async for attempt in retrying(self._settings):
                 with attempt:
-                    return await wire.get("/models", self._model) or {}
+                    try:
+                        return await wire.get("/models", self._model) or {}
+                    except Again as error:
+                        # `transformers serve` without a hub cache answers so, and samples all the same.
+                        if error.status != httpx.codes.INTERNAL_SERVER_ERROR or not self._model:
+                            raise
         except Again as error:
             raise give_up(error, self._settings) from error
         except Refused:
             pass
-        return {}  # some servers have no such list
+        return {}
 
     async def sample(
         self, prompts: Sequence[Prompt], n: int, params: SamplingParams, on_done: OnDone | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ _UNKNOWN_FIELD = re.compile(
 )
 OPTIONAL = (
     "stream_options", "return_progress", "top_logprobs", "logprobs", "grammar", "structured_outputs",
-    "guided_grammar", "continue_final_message", "add_generation_prompt", "seed", "top_p", "temperature", "n", "stop",
+    "guided_grammar", "generation_config", "continue_final_message", "add_generation_prompt", "seed", "top_p",
+    "temperature", "n", "stop",
 )  # fmt: skip
 """Fields that a request can do without, if need be."""
 
@@ -38,6 +40,8 @@ class Server:
     """A usage chunk follows every choice, not all of them."""
     progress: bool = False
     """It can report how far the prompt is computed."""
+    must_be_told_to_sample: bool = False
+    """It takes the likeliest token whatever the temperature says, unless its own switch is on."""
     facts: Mapping[str, str | int] = field(default_factory=dict)
     """What it says of the model: `sha256`, `revision`, `n_ctx`, `file`."""
     without: set[str] = field(default_factory=set)
@@ -58,6 +62,8 @@ class Server:
             body[self.grammar] = grammar
         if self.begins == "flags" and body["messages"][-1]["role"] == "assistant":
             body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if self.must_be_told_to_sample and body["temperature"]:
+            body["generation_config"] = json.dumps({"do_sample": True})
         if "max_tokens" in self.without:
             body["max_completion_tokens"] = body["max_tokens"]
         return {key: value for key, value in body.items() if key not in self.without}
@@ -126,7 +132,9 @@ async def _by_schema(owner: str, own: Mapping[str, Any], look: Look) -> Server:
     facts: dict[str, str | int] = {}
     if isinstance(size := own.get("max_model_len"), int):
         facts["n_ctx"] = size
-    name = "transformers serve" if "/load_model" in (schema.get("paths") or {}) else owner
+    if "/load_model" in (schema.get("paths") or {}):
+        return Server(engine="transformers serve", must_be_told_to_sample=True)
+    name = owner
     if owner in ("vllm", "sglang") and (version := await look("/version")):
         name = f"{owner} {version.get('version', '')}".strip()
     return Server(

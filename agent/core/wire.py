@@ -68,11 +68,16 @@ def parse_name(name: str) -> OpenAISettings:
 
 
 class Again(Exception):
-    """This attempt failed, another may not. `after`: the wait that the server asks for, in seconds."""
+    """This attempt failed, another may not.
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+    Args:
+        after: the wait that the server asks for, in seconds.
+        status: of its answer, where one came.
+    """
+
+    def __init__(self, why: str, after: float | None = None, *, status: int | None = None) -> None:
         super().__init__(why)
-        self.after = after
+        self.after, self.status = after, status
 
 
 class Wire:
@@ -152,7 +157,8 @@ class Wire:
         """Return what an answer that is not 200 means."""
         status, url, words = response.status_code, self._settings.url, self.clean(words)
         if status in (408, 425, 429) or status >= 500:
-            return Again(f"status {status}: {words}", _retry_after(response.headers.get("Retry-After")))
+            after = _retry_after(response.headers.get("Retry-After"))
+            return Again(f"status {status}: {words}", after, status=status)
         if status in (401, 403):
             fix = f"set {KEY_VARIABLE} to a key of this server"
             return CoreError(f"{url} refuses the key ({status}: {words})", fix=fix)
