@@ -28,6 +28,8 @@ ENDING_CPU_S = 0.08
 """CPU of our own that ending a run takes: judging what was cut off, the record, the output."""
 ENDING_WALL_S = 0.1
 """Time of our own that it takes on the clock."""
+OUTPUT_WALL_S = 0.1
+"""Time that printing the result and ending the process take."""
 
 NEAR_S = 0.05
 """A call that reached a shrunk limit is this near to the budget at least: meters and clocks are not one."""
@@ -135,7 +137,7 @@ class BudgetWatch:
         """Return what of the task's budget is not for the search."""
         cpu_s, wall_s = ENDING_CPU_S, ENDING_WALL_S
         if self._closing:
-            cpu_s, wall_s = cpu_s + now.closing.cpu_s, wall_s + now.closing.wall_s
+            cpu_s, wall_s = cpu_s + now.closing.cpu_s, wall_s + now.closing.wall_s + OUTPUT_WALL_S
         return Spent(cpu_s, wall_s, 0, cpu_s * self._ledger.prices.cpu_second)
 
     def _pause(self, now: Snapshot, kept: Spent) -> float:
