@@ -147,6 +147,8 @@ class OpenAICore:
         async for attempt in retrying(self._settings):
             with attempt:
                 todo = [one for one in asked if not one.done]
+                if len(todo) > 1 and not self._many:  # that came out in the attempt before
+                    break
                 for place, one in enumerate(todo):
                     one.restart(told=self._server.begins == "told", rides=place > 0)
                 await self._once(todo, end)

@@ -172,7 +172,7 @@ class Wire:
 
 def retrying(settings: OpenAISettings) -> tenacity.AsyncRetrying:
     """Return the loop of attempts: exponential back-off with jitter, or the wait that the server asks for."""
-    own = tenacity.wait_exponential_jitter(initial=settings.back_off_s, max=20.0, jitter=settings.back_off_s)
+    own = tenacity.wait_exponential(settings.back_off_s, max=20.0) + tenacity.wait_random(0, settings.back_off_s)
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
