@@ -59,8 +59,8 @@ class Slot:
         argv = [*launcher, "/bin/sh", "-c", LOOP, "sh", str(options), str(seccomp), *sandbox]
         try:
             self._process = subprocess.Popen(
-                self.group.command(argv), env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=self._said,
-                start_new_session=True,
+                self.group.command(argv), env=ENVIRONMENT, stdin=theirs.fileno(), stdout=theirs.fileno(),
+                stderr=self._said, start_new_session=True,
             )  # fmt: skip
         except OSError:
             self._ours.close()

@@ -13,7 +13,7 @@ stream may serve another sandbox afterwards, so this one leaves it between two f
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` takes 5 ms to import
 import _socket
 import ctypes
 import marshal

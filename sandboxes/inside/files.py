@@ -75,20 +75,19 @@ def give_back(seen: dict[bytes, tuple[int, int, int, int]], max_bytes: int, max_
     found = set()
     names, whole = 0, True
     for path, entry in _entries(MAX_ENTRIES + len(seen)):
-        whole = whole and (entry is not None or path != MORE.encode())
-        regular = entry is not None and stat.S_ISREG(entry.st_mode)
-        if regular:
+        whole = whole and path != b""
+        if entry is not None:
             found.add(path)
             if path == main or seen.get(path) == _marks(entry):
                 continue
-        fits = regular and max_files > 0 and entry.st_size <= max_bytes and len(path) <= PATH_BYTES
-        if fits and _is_text(path) and not path.startswith(main + b"/") and _give_file(path, entry.st_size):
-            max_bytes -= entry.st_size
-            max_files -= 1
-            continue
+            fits = max_files > 0 and entry.st_size <= max_bytes and len(path) <= PATH_BYTES
+            if fits and _is_text(path) and not path.startswith(main + b"/") and _give_file(path, entry.st_size):
+                max_bytes -= entry.st_size
+                max_files -= 1
+                continue
         names += 1
         if names <= LEFT_OUT_NAMES:
-            emit(b"l", path)
+            emit(b"l", path or MORE.encode())
     if names > LEFT_OUT_NAMES:
         emit(b"l", MORE.encode())
     for path in seen:
@@ -97,9 +96,9 @@ def give_back(seen: dict[bytes, tuple[int, int, int, int]], max_bytes: int, max_
 
 
 def _entries(most: int) -> Iterator[tuple[bytes, os.stat_result | None]]:
-    """Yield path and status (None where it cannot be had) of all but folders below the working directory.
+    """Yield what is below the working directory, but for folders: path and status of regular files, else path and None.
 
-    Cut off after so many files and folders, with the path `MORE` and no status: a program can make a million.
+    Cut off after so many files and folders, with an empty path: a program can make a million.
     """
     folders = [b""]
     while folders:
@@ -115,7 +114,7 @@ def _entries(most: int) -> Iterator[tuple[bytes, os.stat_result | None]]:
         for entry in entries:
             most -= 1
             if most < 0:
-                yield MORE.encode(), None
+                yield b"", None
                 return
             path = folder + entry.name
             try:
@@ -126,7 +125,7 @@ def _entries(most: int) -> Iterator[tuple[bytes, os.stat_result | None]]:
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path + b"/")
             else:
-                yield path, status
+                yield path, status if stat.S_ISREG(status.st_mode) else None
 
 
 def _give_file(path: bytes, size: int) -> bool:
