@@ -25,6 +25,8 @@ MAX_DIGITS = 1 << 20
 """Hexadecimal digits of an integer."""
 
 SMALL = 1 << 63
+MAX_TEXT = 4 << 20
+SIZED: tuple[Any, ...] = (str, bytes, bytearray, list, tuple, dict, set, frozenset, deque)
 MUTABLE = (list, dict, set, bytearray, deque)
 
 TYPES: dict[str, type] = {
@@ -97,6 +99,8 @@ class Encoder:
             raise BadData("it is too large")
         if value is None or value is True or value is False:
             return value
+        if isinstance(value, SIZED):
+            self._check_size(value)
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, int):
@@ -108,6 +112,13 @@ class Encoder:
         if isinstance(value, MUTABLE):
             return self._container(value, depth)
         return self.contents(value, depth)
+
+    def _check_size(self, value: Any) -> None:
+        """Refuse what is too large before it is walked through."""
+        text = isinstance(value, str | bytes | bytearray)
+        size = next(kind for kind in SIZED if isinstance(value, kind)).__len__(value)
+        if size > (MAX_TEXT if text else self._left):
+            raise BadData(f"it holds {'a text' if text else 'a container'} of length {size}, which is too large")
 
     def _big(self, number: int) -> Json:
         if number.bit_length() > 4 * MAX_DIGITS:

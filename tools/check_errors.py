@@ -42,7 +42,7 @@ def text_of(error: BaseException) -> str:
 def describe(error: BaseException, sources: Mapping[str, str]) -> str:
     """Return the exception and the lines that led to it, at most about 900 characters."""
     text = text_of(error)
-    if isinstance(error, AssertionError) and text.startswith("assert"):
+    if isinstance(error, AssertionError) and text.startswith("assert") and not hasattr(error, PLACES):
         return text  # written by `explain`
     if isinstance(error, SystemExit):
         return "it called sys.exit"

@@ -86,7 +86,7 @@ class Link:
             if kind == b"B":
                 self._channel.send(b"A", self._called_back(payload))
             else:
-                self.gone = payload.decode("utf-8", "replace")[:500]
+                self.gone = why_gone(kind, payload)
         raise Gone(self.gone)
 
     def _result(self, payload: bytes, marked: list[Any], operation: str) -> Any:
@@ -249,6 +249,12 @@ class Link:
             real = isinstance(known, type) and issubclass(known, BaseException)
             self._errors[number] = known if real else _make_error(name, parents)  # type: ignore[assignment]
         return self._errors[number]
+
+
+def why_gone(kind: bytes, payload: bytes) -> str:
+    """Return what a message says that comes instead of an answer."""
+    known = kind in (b"L", b"D", b"X")
+    return payload.decode("utf-8", "replace") if known else "the program's side sent a message out of turn"
 
 
 def _make_error(name: str, parents: tuple[type[BaseException], ...]) -> type[BaseException]:

@@ -172,7 +172,7 @@ class _Child:
             before = [copied(part) for part in decoder.marked]
             known = {id(part): number for number, part in enumerate(decoder.marked)}
             value = self.operation(request["o"])(*args, **keywords)
-            reply = {"v": Encoder(self.encode_other, known=known).encode(value)}
+            reply = {"v": self.result(value, known)}
         except BaseException as error:
             reply = {"x": self.encode_error(error)}
         try:
@@ -186,10 +186,17 @@ class _Child:
         reply["p"] = self.printed.take()
         self.send_reply(reply)
 
+    def result(self, value: object, known: dict[int, int]) -> Json:
+        try:
+            return Encoder(self.encode_other, known=known).encode(value)
+        except BadData as error:
+            raise BadData(f"what it returned cannot be passed to the test: {error}") from None
+
     def send_reply(self, reply: dict[str, Json]) -> None:
         data = dumps(reply)
         if len(data) > MESSAGE_BYTES:
-            data = dumps({"x": self.encode_error(BadData(f"it is too large to cross: {len(data)} bytes as text"))})
+            error = BadData(f"what it returned is too large for the test: {len(data)} bytes as text")
+            data = dumps({"x": self.encode_error(error)})
         self.channel.send(b"R", data)
 
     def operation(self, name: str) -> Callable[..., Any]:

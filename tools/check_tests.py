@@ -16,7 +16,7 @@ import types
 
 from ponder.tools.check_data import ALIASES, OPEN_MODULES, BadData, loads
 from ponder.tools.check_errors import TEST, describe, explain
-from ponder.tools.check_link import Link
+from ponder.tools.check_link import Link, why_gone
 from ponder.tools.check_wire import ENDING_S, HEAD, TALK_FD, TICK_MS, Channel, Gone, Stage, wait
 
 TYPE_CHECKING = False
@@ -111,7 +111,7 @@ def run_child(channel: Channel, source: str, function: str) -> None:
     try:
         kind, payload = channel.receive()
         if kind != b"N":
-            _report(channel, "failed", payload.decode("utf-8", "replace"))
+            _report(channel, "failed", why_gone(kind, payload))
             return
         run_unit(source, function, read_names(payload, link))
         if link.gone is not None:
@@ -150,6 +150,7 @@ class _Imported:
 
     def __init__(self, home: str) -> None:
         self.home = home
+        self.is_module = ":" not in home
 
     def found(self, name: str) -> Any:
         """Import it here. Raises ImportError, AttributeError."""
@@ -177,9 +178,9 @@ def run_unit(source: str, function: str, program: dict[str, Any]) -> None:
     sys.modules["solution"] = solution
     tree = ast.parse(source, TEST)
     names: dict[str, Any] = {"__name__": "test", "@explain": explain}
-    for name in visible_names(tree, source, program):
+    for name, value in visible_names(tree, source, program).items():
         try:
-            names[name] = getattr(solution, name)
+            names[name] = value.found(name) if isinstance(value, _Imported) else value
         except (ImportError, AttributeError):
             continue  # the test will say that it has no such name
     explained = ast.fix_missing_locations(_Explain(source).visit(tree))
@@ -188,14 +189,16 @@ def run_unit(source: str, function: str, program: dict[str, Any]) -> None:
         _call(names, function)
 
 
-def visible_names(tree: ast.Module, source: str, program: dict[str, Any]) -> set[str]:
-    """Return the program's names that a test sees: those in its text, and builtin ones only where they are tested.
+def visible_names(tree: ast.Module, source: str, program: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the program's names that a test sees: the ones in its text, builtin ones only if they are tested.
 
-    A program may well be asked for a function `sum`. But one that also defines `abs` or `set` must not decide what a
-    test means by these: a builtin's name is the program's only where the test uses no other name of the program.
+    A program may well be asked for a function `sum`. But one that also defines `abs` or `math` must not decide what a
+    test means by these. So a builtin's name is the program's only where the test uses no other name of the program,
+    and what the test uses like a module (`math.isclose`) is the module of that name.
     """
     own: set[str] = set()
     used: set[str] = set()
+    bases: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else own).add(node.id)
@@ -203,11 +206,20 @@ def visible_names(tree: ast.Module, source: str, program: dict[str, Any]) -> set
             own.add(node.name)
         elif isinstance(node, ast.alias):
             own.add((node.asname or node.name).partition(".")[0])
-    tested = {name for name in used - own if not isinstance(program.get(name, _Imported("")), _Imported)}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            bases.add(node.value.id)
+    modules = {name: _Imported(name) for name in bases - own if name in sys.stdlib_module_names}
+    program = {name: modules.get(name, value) for name, value in program.items()}
+    modules_of_program = {name for name, value in program.items() if isinstance(value, _Imported) and value.is_module}
+    tested = (used - own) & program.keys() - modules_of_program
     shadowing = {name for name in tested if hasattr(builtins, name)}
     meant = shadowing if len(shadowing) == len(tested) == 1 else set()
     mentioned = set(WORD.findall(source))
-    return {name for name in program if name in mentioned and (not hasattr(builtins, name) or name in meant)}
+    return {
+        name: value
+        for name, value in program.items()
+        if name in mentioned and (not hasattr(builtins, name) or name in meant)
+    }
 
 
 def _call(names: dict[str, Any], function: str) -> None:
