@@ -43,6 +43,17 @@ class Sample:
 _S = TypeVar("_S", bound=Sample)
 
 
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """Yield lines as server-sent events have them. httpx's own also end at U+2028 and its like, which answers hold."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *whole_ones, rest = (rest + piece).split(b"\n")
+        for line in whole_ones:
+            yield line.rstrip(b"\r").decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
 def ignore(_prompt: int, _sample: int, _completion: Completion) -> None:
     """Be the `on_done` of a caller who has none."""
 
@@ -78,7 +89,7 @@ async def chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         Rubbish: a line is no JSON object.
         httpx.HTTPError: the connection broke.
     """
-    async for line in response.aiter_lines():
+    async for line in _lines(response):
         if line.startswith("error: "):
             raise Refused(error_text(line.removeprefix("error: ").encode()))
         if not line.startswith("data:"):

@@ -6,6 +6,7 @@ For unit tests, ponder's and yours. It burns no CPU and loads nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ponder.errors import CoreError
@@ -76,6 +77,8 @@ class ScriptedCore:
         return results
 
     def _complete(self, prompt: Prompt, index: int, params: SamplingParams) -> Completion:
+        if not prompt.messages:
+            return Completion(text="", finish_reason="error", error="the prompt has no messages")
         if self._function is not None:
             text = self._function(prompt, index)
         else:
@@ -86,9 +89,16 @@ class ScriptedCore:
         for mark in params.stop:
             text = text.partition(mark)[0]
         words_in = sum(len(m.content.split()) for m in prompt.messages)
-        words = len(text.split())
+        ends = [word.end() for word in re.finditer(r"\S+", text)]
+        cut = len(ends) > params.max_tokens
+        words = min(len(ends), params.max_tokens)
         usage = Usage(tokens_in=words_in, tokens_out=words, method="estimate")
-        return Completion(text=text, finish_reason="stop", logprobs=(-0.1,) * words, usage=usage)
+        return Completion(
+            text=text[: ends[words - 1]] if cut else text,
+            finish_reason="length" if cut else "stop",
+            logprobs=(-0.1,) * words,
+            usage=usage,
+        )
 
     def live(self) -> Usage:
         """See `Core.live`."""

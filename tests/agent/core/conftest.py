@@ -41,30 +41,47 @@ def weights() -> Path:
     return ensure("smollm2-135m")
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a real server listens."""
+class LlamaServer:
+    """llama.cpp's own server on a TCP port, with a key."""
 
-    url: str
-    key: str
+    def __init__(self, weights: Path) -> None:
+        self.port, self.key = free_port(), KEY
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._weights = weights
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the server's process."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, again on the same port, and wait until it is ready."""
+        command = [sys.executable, "-c", SERVER, str(self._weights), str(self.port), self.key]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def kill(self) -> None:
+        """kill -9, and wait for the end."""
+        self._process.kill()
+        self._process.communicate()
 
 
 @pytest.fixture(scope="session")
-def llama_server(weights: Path) -> Iterator[Address]:
-    """llama.cpp's own server on a TCP port, with a key."""
-    port = free_port()
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(weights), str(port), KEY],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            yield Address(f"http://127.0.0.1:{port}/v1", KEY)
-        finally:
-            process.kill()
+def llama_server(weights: Path) -> Iterator[LlamaServer]:
+    """A server for all tests: it stays alive."""
+    server = LlamaServer(weights)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def serve_llama(weights: Path) -> Callable[[], LlamaServer]:
+    """Return a maker of servers that may be killed."""
+    return lambda: LlamaServer(weights)
 
 
 def free_port() -> int:
