@@ -7,7 +7,7 @@ never run bare. `group_factory()` (in `ponder.sandboxes.groups`) meters and stop
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,12 @@ async def open_sandbox(name: str | None = None) -> Sandbox:
         return sandbox
     if len(refusals) == 1:
         raise refusals[0]
-    raise NoSandbox("no sandbox works here: " + "; ".join(map(str, refusals)), fix=refusals[0].fix)
+    raise NoSandbox("no sandbox works here: " + "; ".join(map(str, refusals)), fix=nearest(refusals).fix)
+
+
+def nearest(refusals: Sequence[NoSandbox]) -> NoSandbox:
+    """Return the refusal of the backend that is nearest to working: one that needs no installing, then the best."""
+    return min(refusals, key=lambda refusal: (refusal.fix is None, "install" in (refusal.fix or "")))
 
 
 def _maker(name: str) -> Callable[[], Sandbox]:

@@ -20,11 +20,12 @@ from ponder.sandboxes.wire import Broken, read_frame
 LIMIT_BUFFER = 1 << 20
 COMPLAINT_BYTES = 65536
 READY_S = 20.0
+ASK_S = 0.5
 LOOK_S = 0.003
 """Between looks at the meter of a container that is being killed, which its engine removes at once."""
 
 QUIET_S = 0.03
-LATE_S = 0.5
+QUIETS = 15
 
 STDOUT, STDERR = 1, 2
 HEAD = 8
@@ -46,21 +47,23 @@ class Demux(asyncio.StreamReaderProtocol):
         super().__init__(reader, loop=loop)
         self.complaint = bytearray()
         self.over = False
-        self.heard_at = loop.time()
         self._held = bytearray()
         self._kind = 0
         self._left = 0
+        self._pieces = 0
         self._out = reader
-        self._loop_time = loop.time
 
     async def quiet(self) -> None:
         """Return when nothing has come for a moment, and let nothing come any more.
 
-        What was said before a kill is on its way for some milliseconds; that it was the last is told half a second later.
+        What was said before a kill is on its way for some milliseconds; that it was all is told much later.
         """
-        began = self._loop_time()
-        while not self._out.at_eof() and self._loop_time() < min(began + LATE_S, max(began, self.heard_at) + QUIET_S):
-            await asyncio.sleep(LOOK_S)
+        pieces = -1
+        for _ in range(QUIETS):
+            if pieces == self._pieces:
+                break
+            pieces = self._pieces
+            await asyncio.sleep(QUIET_S)
         self.over = True
         self._out.feed_eof()
 
@@ -68,7 +71,7 @@ class Demux(asyncio.StreamReaderProtocol):
         """Pass on what is standard output; keep what is standard error."""
         if self.over:
             return
-        self.heard_at = self._loop_time()
+        self._pieces += 1
         self._held += data
         while self._held:
             if self._left == 0:
@@ -94,6 +97,8 @@ class Container:
         self.pid = 0
         self.meter: CgroupMeter | None = None
         self.writable = False
+        self._told = UNMETERED
+        self._asking: asyncio.Task[None] | None = None
         self._final: CpuReading | None = None
 
     def start(self, places: FindPlaces) -> socket.socket:
@@ -145,14 +150,23 @@ class Container:
                 pass  # the engine has ways of its own
         self.engine.limit(self.name, limits)
 
-    def begin(self, limits: Limits) -> None:
+    def begin(self, limits: Limits) -> None:  # noqa: ARG002 (`fit` has set them)
         """See `Cell.begin`: `fit` has set the limits, and the container is new."""
+        if self.meter is None:
+            self._asking = asyncio.ensure_future(self._ask())
+
+    async def _ask(self) -> None:
+        """Ask the engine now and then: slow and late, but a runaway must not go on where no meter is in sight."""
+        while True:
+            await asyncio.sleep(ASK_S)
+            told = await asyncio.to_thread(self.engine.used, self.name)
+            self._told = told or self._told
 
     def read(self) -> CpuReading:
-        """See `Cell.read`; zero where the container's cgroups cannot be seen."""
+        """See `Cell.read`; what the engine told last, where the container's cgroups cannot be seen."""
         if self._final is not None:
             return self._final
-        return self.meter.read() if self.meter is not None else UNMETERED
+        return self.meter.read() if self.meter is not None else self._told
 
     def oom_kills(self) -> int:
         """See `Cell.oom_kills`."""
@@ -194,6 +208,8 @@ class Container:
     def hang_up(self) -> None:
         """Close the stream, keep the last figures; process 1 hears of it and ends."""
         self._final = self.read()
+        if self._asking is not None:
+            self._asking.cancel()
         if self.meter is not None:
             self.meter.close()
         if hasattr(self, "writer"):

@@ -23,7 +23,7 @@ TRIAL_LIMITS = Limits(cpu_s=5, wall_s=15)
 ROOT_OF_DOCKER = ROOT | {".dockerenv", "sys"}
 REQUIRED_OF_DOCKER = tuple(name for name in REQUIRED if name != "user-namespace")
 TRIES = 3
-UNSEEN = "the containers' cgroups cannot be seen here: figures are what process 1 waited for, a lower bound"
+UNSEEN = "the containers' cgroups cannot be seen here: figures are lower bounds"
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class DockerSandbox:
     Not covered:
         - bugs in the remaining system calls: programs share the host's kernel, unless `runtime` is another (`runsc`)
         - user ids: without `userns-remap` in the engine, the program's user is one of the host (61001), without rights
-        - an engine whose cgroups cannot be seen here (another machine, a virtual machine): CPU is then bounded by
-          RLIMIT_CPU for each process and by wall time, and figures are lower bounds (`layers()` says so)
+        - an engine whose cgroups cannot be seen here (another machine, a virtual machine): its own figures are asked
+          every second or two, so that CPU limits hold late, and bills are lower bounds (`layers()` says so)
         - connections over TLS or ssh: forward the engine's socket instead
         - timing and cache side channels; the kernel's version, the CPU's name and the names of mounts are in /proc
 
@@ -84,7 +84,7 @@ class DockerSandbox:
         self._preparing = asyncio.Lock()
         self._turns = asyncio.Semaphore(slots or available_cpus() + 1)
         self._waiting: deque[_Start] = deque()
-        self._running: dict[Container, asyncio.Event] = {}
+        self._calls: dict[asyncio.Event, Container | None] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._past = _NOTHING  # what containers used that are gone
         self._metered = True
@@ -127,7 +127,7 @@ class DockerSandbox:
     def read(self) -> CpuReading:
         """See `Sandbox.read`."""
         total = self._past
-        for container in (*self._running, *(start.container for start in self._waiting)):
+        for container in (*self._calls.values(), *(start.container for start in self._waiting)):
             if container is not None:
                 total = total.plus(container.read())
         return total
@@ -140,24 +140,19 @@ class DockerSandbox:
     async def close(self) -> None:
         """See `Sandbox.close`. Returns when the engine has removed every container of ours; the image stays."""
         self._closed = True
-        running = dict(self._running)
-        for container in running:
-            await container.kill()
-        for cleared in running.values():
+        calls = dict(self._calls)
+        await asyncio.gather(*(container.kill() for container in calls.values() if container is not None))
+        for cleared in calls:
             await cleared.wait()
-        while self._waiting:
-            self._drop(self._waiting.popleft())
-        while self._leaving:
-            await asyncio.gather(*self._leaving, return_exceptions=True)
-        machine = self._machine
-        if machine is not None:
-            await asyncio.to_thread(machine.engine.close)
+        async with self._preparing:
+            await self._clear_away()
+            if self._machine is not None:
+                await asyncio.to_thread(self._machine.engine.close)
 
     async def _prepared(self) -> _Machine:
         """Return what programs need, found, made and tried on the first call."""
-        if self._closed:
-            raise NoSandbox("the sandbox was closed")
         async with self._preparing:
+            self._refuse_when_closed()
             if self._machine is None:
                 machine = await through(asyncio.to_thread(find_machine, self._runtime))
                 try:
@@ -165,7 +160,8 @@ class DockerSandbox:
                     ended = await self._run(machine, trial, None, _unbilled)
                     self._layers = self._judge(machine, ended)
                 except BaseException:
-                    await through(self._forget(machine))
+                    await through(self._clear_away())
+                    machine.engine.close()
                     raise
                 self._machine = machine
             return self._machine
@@ -179,25 +175,32 @@ class DockerSandbox:
             required=REQUIRED_OF_DOCKER, root=ROOT_OF_DOCKER,
         )  # fmt: skip
 
-    async def _forget(self, machine: _Machine) -> None:
-        """Clear away what was started for a trial that failed."""
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise NoSandbox("the sandbox was closed")
+
+    async def _clear_away(self) -> None:
+        """Remove every container that no call has."""
         while self._waiting:
             self._drop(self._waiting.popleft())
         while self._leaving:
             await asyncio.gather(*self._leaving, return_exceptions=True)
-        await asyncio.to_thread(machine.engine.close)
 
     async def _run(self, machine: _Machine, job: Job, talk: Talk | None, on_usage: OnUsage) -> Ended:
         """Run one job in a container, which is removed in the background afterwards."""
         async with self._turns:
-            container = await self._take(machine, job.limits)
-            cleared = self._running[container] = asyncio.Event()
+            self._refuse_when_closed()
+            cleared, container = asyncio.Event(), None
+            self._calls[cleared] = None
             try:
-                await through(asyncio.to_thread(container.fit, job.limits))
-                return await run_call(container, job, talk, on_usage)
+                container = self._calls[cleared] = await self._take(machine, job.limits)
+                if not self._closed:
+                    await through(asyncio.to_thread(container.fit, job.limits))
+                return Ended() if self._closed else await run_call(container, job, talk, on_usage)
             finally:
-                del self._running[container]
-                self._retire(machine, container)
+                del self._calls[cleared]
+                if container is not None:
+                    self._retire(machine, container)
                 cleared.set()
 
     async def _take(self, machine: _Machine, limits: Limits) -> Container:
@@ -259,7 +262,10 @@ class DockerSandbox:
             machine.daemon.add(container.supervisor_cpu_s())
         container.hang_up()
         self._past = self._past.plus(container.read())
-        await asyncio.to_thread(machine.engine.remove, container.name)
+        try:
+            await asyncio.to_thread(machine.engine.remove, container.name)
+        except NoSandbox:
+            return  # the engine is gone; it removes what has ended when it comes back
 
     def _leave(self, task: asyncio.Task[None]) -> None:
         self._leaving.add(task)
@@ -289,7 +295,7 @@ def find_machine(runtime: str | None) -> _Machine:
     try:
         image = ensure_image(engine.api)
         engine.remove_stale()
-        daemon = DaemonMeter(engine.socket) if engine.socket is not None else None
+        daemon = DaemonMeter(engine.listens_at) if engine.listens_at is not None else None
     except ProcessLookupError:
         daemon = None
     except BaseException:

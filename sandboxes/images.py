@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = "ponder-sandbox"
 PIECE = 1 << 20
-LAYOUT = 1
+LAYOUT = 2
 """Changes whenever images are laid out differently."""
 
 
@@ -49,13 +49,13 @@ def ensure_image(api: APIClient) -> Image:
     try:
         with rootfs.lock(tree.parent, ".image-lock"):
             try:
-                api.inspect_image(image.name)
+                api.inspect_image(image.name)  # type: ignore[no-untyped-call]
             except ImageNotFound:
                 with tempfile.TemporaryFile() as file:
                     pack(tree, layer, file)
                     file.seek(0)
                     api.import_image_from_stream(_pieces(file), repository=REPOSITORY, tag=tag)
-                api.inspect_image(image.name)
+                api.inspect_image(image.name)  # type: ignore[no-untyped-call]
     except (APIError, RequestException, OSError) as error:
         raise NoSandbox(f"the Docker engine does not take the sandbox's image: {error}") from error
     return image
@@ -68,13 +68,15 @@ def pack(tree: Path, layer: Layer | None, file: BinaryIO) -> None:
         tar.add(tree, arcname=".", filter=lambda entry: None if layer and entry.name == mount else _of_root(entry))
         if layer is not None:
             tar.add(layer.path, arcname=mount, filter=_of_root)
-        # Engines mount the kernel's tree of devices here; what we mount over it takes its rights from this entry.
+        # Engines mount the kernel's tree of devices here.
         closed = tarfile.TarInfo("sys")
         closed.type, closed.mode = tarfile.DIRTYPE, 0
         tar.addfile(closed, io.BytesIO())
 
 
 def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    if entry.name == "./tmp":
+        entry.mode = 0o1777  # runc gives what it mounts the rights of what is below
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     return entry

@@ -4,7 +4,7 @@
 # (`ponder doctor`). Downloads no model: the first question does.
 #
 #   sh scripts/setup.sh          to use ponder
-#   sh scripts/setup.sh --dev    to work on it: the test and lint tools as well
+#   sh scripts/setup.sh --dev    to work on it: the test and lint tools as well, and Docker, which the tests want
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -149,8 +149,17 @@ install_what_is_missing() {
     fi
 }
 
+# The tests want a Docker engine: one that runs, or one that root can start (scripts/docker-engine.sh).
+install_engine() {
+    [ "$(uname -s)" = Linux ] || return 0
+    if have dockerd || docker info >/dev/null 2>&1; then return 0; fi
+    if have apt-get; then install_system docker.io; else install_system docker; fi
+    # The package may start an engine of its own; it is left as it is.
+}
+
 make_venv
 install_ponder
 install_what_is_missing
+[ -z "$extra" ] || install_engine
 touch "$stamp" .venv/.setup-done
 say "done"

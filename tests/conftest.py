@@ -32,7 +32,7 @@ def _ctrl_c_works() -> None:
 
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[str]:
-    """DOCKER_HOST of a real engine: the one that runs here, else a private one for this session. Without, tests fail."""
+    """DOCKER_HOST of a real engine: the one that runs here, else a private one. Without either, tests fail."""
     if engine_answers():
         yield os.environ.get("DOCKER_HOST", "")
         return
