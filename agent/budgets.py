@@ -31,6 +31,9 @@ ENDING_WALL_S = 0.1
 OUTPUT_WALL_S = 0.1
 """Time that printing the result and ending the process take."""
 
+SLOWEST = 3.0
+"""How much longer than on an idle machine closing may be taken to take."""
+
 NEAR_S = 0.05
 """A call that reached a shrunk limit is this near to the budget at least: meters and clocks are not one."""
 
@@ -49,6 +52,8 @@ class BudgetWatch:
         self.budget = budget
         self._ledger, self._control, self._closing = ledger, control, closing
         self._cpus = available_cpus()
+        # On a busy machine closing takes longer, as starting did: by as much as the clock ran ahead of our CPU.
+        self._slowness = min(SLOWEST, max(1.0, ledger.elapsed_s / max(0.1, ledger.cpu_s()))) if closing else 1.0
 
     def spent(self) -> str | None:
         """Return which limit of the task is reached, as a sentence, or None."""
@@ -137,7 +142,8 @@ class BudgetWatch:
         """Return what of the task's budget is not for the search."""
         cpu_s, wall_s = ENDING_CPU_S, ENDING_WALL_S
         if self._closing:
-            cpu_s, wall_s = cpu_s + now.closing.cpu_s, wall_s + now.closing.wall_s + OUTPUT_WALL_S
+            cpu_s += now.closing.cpu_s
+            wall_s = (wall_s + now.closing.wall_s + OUTPUT_WALL_S) * self._slowness
         return Spent(cpu_s, wall_s, 0, cpu_s * self._ledger.prices.cpu_second)
 
     def _pause(self, now: Snapshot, kept: Spent) -> float:

@@ -263,8 +263,9 @@ RULES = """A budget limits CPU seconds, seconds on the clock, tokens or cost: of
 - **Work in flight counts**: CPU from the meters, tokens from the core, looked at every 20 ms where a limit may be near
   and every 100 ms elsewhere (CPU cannot be spent faster than by all CPUs at once).
 - **What counts**: all that is on the bill but the row `fetch` (weights fetched on first use). The command line's bill
-  holds what closing takes, so that much is kept back: 0.08 CPU seconds, 0.06 for the engine, 0.25 for the browser. A
-  library call's bill ends with the search.
+  holds what closing takes, so that much is kept back: 0.08 CPU seconds, 0.06 for the engine, 0.25 for the browser, and
+  0.3 s on the clock (0.8 with the browser; up to three times that on a busy machine). A library call's bill ends with
+  the search.
 - An engine that is in the middle of a prompt when the budget is spent (a part of 256 tokens takes seconds of CPU) is
   ended, and starts again with the agent's next run.
 - The smallest budget that a command-line run can keep is what starting costs: about 1.5 CPU seconds for Python's
