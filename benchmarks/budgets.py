@@ -312,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, default=Path(tempfile.gettempdir()) / "ponder-budgets.jsonl")
     parser.add_argument("--out", type=Path, help="write the Markdown page here")
-    parser.add_argument("--note", default="", help="how the rows came about, for the page: other load, sessions, changes")
+    parser.add_argument("--note", default="", help="how the rows came about, for the page")
     options = parser.parse_args()
     done = [Row(**json.loads(line)) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
     with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
