@@ -28,7 +28,7 @@ class Grammars:
 
     Args:
         tokenizer: a fast tokenizer of transformers.
-        n_vocab: width of the model's logits; may exceed the tokenizer's vocabulary.
+        n_vocab: tokens that the model may choose.
         eos: tokens that end a text.
     """
 
@@ -48,14 +48,14 @@ class Grammars:
 
     def _compile(self, gbnf: str) -> LLMatcher:
         from llguidance import LLMatcher
-        from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+        from llguidance.gbnf_to_lark import gbnf_to_lark
         from llguidance.hf import from_tokenizer
 
         if self._vocabulary is None:  # takes most of a second: only who uses grammars pays it
             self._vocabulary = from_tokenizer(self._tokenizer, n_vocab=self._n_vocab, eos_token=self._eos)
         try:
             matcher = LLMatcher(self._vocabulary, LLMatcher.grammar_from_lark(gbnf_to_lark(gbnf)), log_level=0)
-        except (GbnfToLarkError, ValueError, KeyError, IndexError) as error:
+        except Exception as error:  # the converter raises it bare, and the text is whatever was given
             raise GrammarError(f"the grammar cannot be read: {error}") from error
         if matcher.is_error():
             raise GrammarError(f"the grammar cannot be used: {matcher.get_error()}")

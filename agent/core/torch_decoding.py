@@ -261,7 +261,7 @@ class Decoder:
         ids = torch.tensor(tokens, device=device)
         places = torch.tensor(starts, device=device)[:, None] + torch.arange(ids.shape[1], device=device)
         out = self._model(input_ids=ids, position_ids=places, use_cache=False, logits_to_keep=1)
-        logits: Tensor = out.logits[:, -1].float()
+        logits: Tensor = out.logits[:, -1, : self._vocabulary.size].float()  # models are often wider: padding
         return logits
 
     def _take(self, branches: Sequence[Branch], logits: Tensor) -> None:

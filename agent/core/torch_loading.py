@@ -66,7 +66,7 @@ def load(settings: Mapping[str, Any], on_end: Callable[[Branch, str | None], Non
     decoder = Decoder(
         model,
         attention,
-        Grammars(tokenizer, int(model.get_output_embeddings().weight.shape[0]), sorted(eos)),
+        Grammars(tokenizer, vocabulary.size, sorted(eos)),
         vocabulary,
         PrefixCache(settings["cache_mib"] * 2**20),
         on_end,

@@ -45,7 +45,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, eos: Sequence[int]) -> None:
         self._tokenizer, self._backend = tokenizer, tokenizer.backend_tokenizer
-        self.eos = frozenset(eos)
+        self.eos, self.size = frozenset(eos), len(tokenizer)
         self.piece = lru_cache(maxsize=65536)(self._piece)
 
     def text(self, before: Sequence[int], stops: Sequence[str]) -> Text:
