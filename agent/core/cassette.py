@@ -95,7 +95,7 @@ class RecordingCore:
 
     def taken(self) -> None:
         """See `Witness.taken`."""
-        self._write(Taken(read=self._core.read()))
+        self._write(Taken(live=self._core.live(), read=self._core.read()))
 
     def read(self) -> CpuReading:
         """See `Core.read`."""

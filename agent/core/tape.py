@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ponder.errors import UsageError
-from ponder.records import Completion, CpuReading, Prompt, Record, SamplingParams
+from ponder.records import Completion, CpuReading, Prompt, Record, SamplingParams, Usage
 
 _AROUND = 30
 """Characters shown before and after a difference."""
@@ -74,9 +74,11 @@ class Failed(Record):
 
 
 class Taken(Record):
-    """A run took the samples that had ended by now."""
+    """A run took the samples that had ended by now, or decided on what was charged by now."""
 
     at: Literal["taken"] = "taken"
+    live: Usage
+    """Tokens of the samples in flight: a decision counts them too."""
     read: CpuReading
 
 

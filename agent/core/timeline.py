@@ -17,6 +17,7 @@ from ponder.errors import CoreError
 from ponder.records import Completion, CpuReading, Usage
 
 _ZERO = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="estimate")
+_NO_TOKENS = Usage()
 _CUT_OFF = Completion(text="", finish_reason="cancelled")
 
 
@@ -78,6 +79,7 @@ class Timeline:
         self._strict = True
         self._live: dict[int, Call] = {}
         self._read = _ZERO
+        self._flying = _NO_TOKENS
         self.moved = 0
         """Counts what happened."""
 
@@ -101,14 +103,16 @@ class Timeline:
         return call
 
     def taken(self) -> None:
-        """Note that the run takes what has ended."""
+        """Note that the run takes what has ended. What ended after that goes out once the run goes on."""
         self.moved += 1
         if not self._strict:
             return
+        self._pump()
         line = self._next()
         if isinstance(line, Taken):
             self._pass(line)
-            self._pump()
+            self._flying = line.live
+            asyncio.get_running_loop().call_soon(self._pump)
         elif line is not None:
             self._loosen()
 
@@ -117,8 +121,7 @@ class Timeline:
         self.moved += 1
         del self._live[call.id]
         call.cancel([line for line in self._own[call.id] if isinstance(line, Ended)])
-        if self._strict:
-            self._pump()
+        self._pump()
 
     def finish(self, call: Call) -> None:
         """Note that the request is over."""
@@ -130,8 +133,11 @@ class Timeline:
         return _later(self._read, due[-1].read) if due else self._read
 
     def live(self) -> Usage:
-        """Return the tokens of the samples whose cancellation is due: a budget that they spent is spent again."""
-        usages = [line.completion.usage for line in self._due()]
+        """Return the tokens in flight: at a decision the recorded ones, else those of samples to be cancelled now.
+
+        So that a budget that was spent by what was cancelled is spent again.
+        """
+        usages = [self._flying, *(line.completion.usage for line in self._due())]
         return Usage(
             tokens_in=sum(usage.tokens_in for usage in usages),
             tokens_cached=sum(usage.tokens_cached for usage in usages),
@@ -156,6 +162,9 @@ class Timeline:
 
     def _pump(self) -> None:
         """Let everything happen that waits for nobody."""
+        if not self._strict:
+            return
+        self._flying = _NO_TOKENS
         while (line := self._next()) is not None:
             if isinstance(line, Began | Taken):
                 return
@@ -169,7 +178,7 @@ class Timeline:
             self._pass(line)
 
     def _loosen(self) -> None:
-        self._strict = False
+        self._strict, self._flying = False, _NO_TOKENS
         for call in list(self._live.values()):
             for line in self._own[call.id]:
                 if isinstance(line, Failed):

@@ -24,8 +24,8 @@ import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], int(sys.argv[2])
 params.api_keys = [sys.argv[3]]
-params.n_ctx, params.n_parallel, params.kv_unified, params.n_batch = 2048, 8, True, 256
-params.n_ubatch, params.n_gpu_layers, params.warmup, params.fit_params = 256, 0, False, False
+params.n_ctx, params.n_parallel, params.kv_unified, params.n_batch = 2048, 8, True, 64
+params.n_ubatch, params.n_gpu_layers, params.warmup, params.fit_params = 64, 0, False, False
 params.verbosity = 1
 server = xllamacpp.Server(params)
 print("ready", flush=True)
@@ -215,7 +215,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=1024, initializer_range=0.3, eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None, pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] = 0  # seldom chosen: texts go on until they are ended
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

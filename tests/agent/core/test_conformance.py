@@ -34,6 +34,9 @@ STORY = "Tell me a story about a lighthouse and a fish."
 SOON_S = 2.0
 """A cancelled call is over by then, also on a machine that does other work; `benchmarks/` has the figures."""
 
+IDLE_S = 20.0
+"""And computing: the part of a prompt that an engine is at is computed to its end, slowly where others compute too."""
+
 MODEL = frozenset({"model", "logprobs", "alternatives", "context", "cache", "grammar", "prefill", "stops computing"})
 
 
@@ -193,11 +196,19 @@ async def cancelled(backend: Backend, prompt: Prompt, n: int, when: Callable[[],
     assert all(done.usage.tokens_out >= len(done.logprobs) for done in ends.all.values())
     assert backend.core.live().tokens_out == 0
     if "stops computing" in backend.can:
-        await asyncio.sleep(0.5)  # the part of a prompt that it is at is computed to its end
-        settled = backend.cpu_s()
-        await asyncio.sleep(0.3)
-        assert backend.cpu_s() - settled < 0.06, "it goes on after it was cancelled"
+        assert await idle_within(backend, IDLE_S), "it goes on after it was cancelled"
     assert (await one(backend.core)).finish_reason != "cancelled"
+
+
+async def idle_within(backend: Backend, seconds: float) -> bool:
+    """Return whether the engine stops computing that soon."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        used = backend.cpu_s()
+        await asyncio.sleep(0.2)
+        if backend.cpu_s() - used < 0.04:
+            return True
+    return False
 
 
 async def calls_side_by_side(backend: Backend) -> None:
@@ -262,7 +273,7 @@ def scripted() -> Backend:
 
 
 def llama_cpp(weights: Path) -> Backend:
-    settings = EngineSettings(model=weights, n_ctx=2048, n_parallel=8)
+    settings = EngineSettings(model=weights, n_ctx=2048, n_parallel=8, n_batch=64)
     core = LlamaCppCore(settings, group_factory(), {"model": "smollm2-135m"})
     return Backend("llama_cpp", core, MODEL | {"again"}, lambda: core.read().cpu_s)
 
@@ -313,8 +324,11 @@ async def test_a_cassette_conforms_when_it_records_and_when_it_replays(
     recorder = CassetteCore.record(real.core, tmp_path / "c.jsonl")
     recording = Backend("cassette", recorder, real.can - {"again"}, real.cpu_s)
     await recording.core.start()
-    for check in CHECKS:
-        await check(recording)
+    try:
+        for check in CHECKS:
+            await check(recording)
+    finally:
+        await recorder.close()
     replaying = Backend("cassette", CassetteCore.replay(tmp_path / "c.jsonl", patience_s=5), recording.can)
     await replaying.core.start()
     began = time.monotonic()
