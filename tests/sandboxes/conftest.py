@@ -130,6 +130,14 @@ def marked_files() -> Iterator[str]:
                 continue
 
 
+LOOK = """
+import os
+processes = [name for name in os.listdir("/proc") if name.isdigit()]
+print(os.listdir(), os.listdir("/tmp"), os.listdir("/dev/shm"), len(processes))
+"""
+"""Says what a program finds: its own file, empty folders, process 1 and itself."""
+
+
 # --- attacks ----------------------------------------------------------------------------------------------
 
 CALLS = (
@@ -207,7 +215,7 @@ def attack(run: Run, attack_tools: bytes) -> Run:
         assert "SyntaxError" not in result.stderr, result
         if not look_after:
             return result
-        after = await run("import os; print(os.listdir(), os.listdir('/tmp'), os.listdir('/dev/shm'), os.getpid())")
+        after = await run(LOOK)
         assert (after.stdout, after.outcome) == ("['main.py'] [] [] 2\n", "ok")
         return result
 

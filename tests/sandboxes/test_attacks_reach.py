@@ -59,12 +59,12 @@ NETWORK = {
 
 FILES = {
     **{f"reading {path}": f"tried(lambda: os.listdir({path!r}) if os.path.isdir({path!r}) else open({path!r}).read())"
-       for path in ("/etc/shadow", "/etc/hostname", "/root", "/home", "/var", "/sys", "/run", "/bin/sh", "/boot", "/mnt",
+       for path in ("/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/bin/sh", "/boot", "/mnt",
                     "/usr/bin/env", "/proc/1/root", "/proc/1/cwd/", "/proc/1/environ", "/proc/1/mem", "/proc/1/maps", "/proc/1/fd",
                     "/proc/1/auxv", "/proc/1/stack", "/proc/1/syscall", "/proc/1/io", "/proc/1/map_files", "/proc/1/ns/net",
                     "/proc/kcore", "/proc/kmsg", "/proc/{pid}/environ", "/proc/{pid}/root", "{folder}/secret", "/dev/mem",
                     "/dev/kmsg", "/dev/sda", "/dev/vda", "/dev/kvm", "/dev/fuse", "/dev/net/tun", "/dev/userfaultfd",
-                    "/dev/mqueue", "/sys/fs/cgroup", "/etc/ssh", "/etc/machine-id")},
+                    "/sys/fs/cgroup", "/etc/ssh", "/etc/machine-id")},
     **{f"writing {path}": f"tried(written, {path!r})"
        for path in ("/x", "/usr/x", "/etc/passwd", "/dev/x", "/lib/x", "/proc/sys/kernel/core_pattern",
                     "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/hostname",
@@ -231,13 +231,13 @@ async def test_a_running_neighbour(run: Run) -> None:
     """
     seeker = """
         import glob, os, socket
-        print(glob.glob("/*/ponder-mark*") + glob.glob("/dev/shm/*"), [p for p in os.listdir("/proc") if p.isdigit()])
+        print(glob.glob("/*/ponder-mark*") + glob.glob("/dev/shm/*"), len([p for p in os.listdir("/proc") if p.isdigit()]))
         print(open("/proc/net/unix").read().count("ponder"))
     """
     holding = asyncio.ensure_future(run(holder, wall_s=5))
     await asyncio.sleep(0.5)
     seen = await asyncio.gather(*(run(seeker) for _ in range(4)))
-    assert [result.stdout for result in seen] == ["[] ['1', '2']\n0\n"] * 4
+    assert [result.stdout for result in seen] == ["[] 2\n0\n"] * 4
     assert (await holding).outcome == "ok"
 
 
@@ -254,9 +254,9 @@ async def test_no_rights(run: Run) -> None:
         for line in open("/proc/self/status"):
             if line.startswith(("Cap", "NoNewPrivs", "Seccomp:")):
                 print(line.split()[1], end=" ")
-        print(os.getuid(), [p for p in os.listdir("/proc") if p.isdigit()])
+        print(os.getuid() >= 1000, len([p for p in os.listdir("/proc") if p.isdigit()]))
     """
-    assert (await run(code)).stdout == "0000000000000000 " * 5 + "1 2 1000 ['1', '2']\n"
+    assert (await run(code)).stdout == "0000000000000000 " * 5 + "1 2 True 2\n"
 
 
 if X86:
