@@ -13,6 +13,8 @@ import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 
+from ponder.tools.check_changes import BadData, refill
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` takes milliseconds
     from typing import Any
@@ -44,10 +46,6 @@ OPEN_MODULES = (
     "decimal", "datetime", "typing", "string", "re", "copy", "heapq", "bisect",
 )  # fmt: skip
 """Modules whose functions a test may mean when it uses a name that the program imported."""
-
-
-class BadData(Exception):
-    """A text is no data of ours, or a value is too large or too deep to cross."""
 
 
 def dumps(value: Json) -> bytes:
@@ -235,38 +233,6 @@ class Decoder:
         self.marked.append(made)
         refill(made, self._decode(body, depth))
         return made
-
-
-def refill(target: Any, source: Any) -> None:
-    """Give a mutable container the contents of another of its kind. Raises BadData when it is of another kind."""
-    for kind in (list, bytearray):
-        if isinstance(target, kind) and isinstance(source, kind):
-            target[:] = source
-            return
-    fills: list[tuple[Any, Any]] = [(dict, dict.update), (set, set.update), (deque, deque.extend)]
-    for kind, fill in fills:
-        if isinstance(target, kind) and isinstance(source, kind):
-            kind.clear(target)
-            fill(target, source)
-            return
-    raise BadData("a container that changed its kind")
-
-
-def copied(value: Any) -> Any:
-    """Return what `changed` needs to know later of a container."""
-    return dict(value) if isinstance(value, dict) else bytes(value) if isinstance(value, bytearray) else list(value)
-
-
-def changed(value: Any, before: Any) -> bool:
-    """Return whether a container holds other objects now, without asking any of them."""
-    if isinstance(value, bytearray):
-        return bool(bytes(value) != before)
-    if len(value) != len(before):
-        return True
-    if isinstance(value, dict):
-        pairs = zip(value.items(), before.items(), strict=True)
-        return any(key is not old_key or part is not old for (key, part), (old_key, old) in pairs)
-    return any(part is not old for part, old in zip(value, before, strict=True))
 
 
 def _natural(number: Json) -> int:

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from ponder.tools.check_data import MAX_NODES, BadData, Decoder, Encoder, dumps, loads, refill
+from ponder.tools.check_changes import BadData, refill
+from ponder.tools.check_data import MAX_NODES, Decoder, Encoder, dumps, loads
 from ponder.tools.check_errors import PLACES, text_of
 from ponder.tools.check_stubs import CannotCompare, CannotCross, ClassHandle, Handle, awaited, refusal
 from ponder.tools.check_wire import MESSAGE_BYTES, Channel, Gone

@@ -14,19 +14,29 @@ import sys
 import types
 from collections.abc import Callable
 
+from ponder.tools.check_changes import BadData, changed, copied
 from ponder.tools.check_data import (
     ALIASES,
     OPEN_MODULES,
-    BadData,
     Decoder,
     Encoder,
-    changed,
-    copied,
     dumps,
     loads,
 )
-from ponder.tools.check_errors import SHOWN, SOLUTION, describe, places, text_of
-from ponder.tools.check_wire import ENDING_S, HEAD, MESSAGE_BYTES, TALK_FD, TICK_MS, Channel, Gone, Stage, wait
+from ponder.tools.check_errors import SOLUTION, describe
+from ponder.tools.check_objects import CONSTANT_NODES, Objects
+from ponder.tools.check_wire import (
+    ENDING_S,
+    HEAD,
+    MESSAGE_BYTES,
+    TALK_FD,
+    TICK_MS,
+    Channel,
+    Gone,
+    Stage,
+    cpu_share_s,
+    wait,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` takes milliseconds
@@ -37,10 +47,6 @@ if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` t
 CAPTURED = 1 << 16
 """Characters of output, at most, that one call gives to its test."""
 
-CONSTANT_NODES = 10_000
-"""Parts of a constant of the program that crosses as a value; a larger one stays here."""
-
-ARGUMENTS = 16
 FROM_CHILD = (b"N", b"L", b"R", b"B")
 
 
@@ -68,9 +74,14 @@ def serve() -> None:
             if kind in b"UE":
                 if stage is not None:
                     stage.close()
-                stage, unit = Stage(lambda channel: _Child(channel).run(source)) if kind == b"U" else None, number
+                stage, unit = _begin(source, payload) if kind == b"U" else None, number
             elif stage is not None and number == unit:
                 stage.channel.post(kind, payload)
+
+
+def _begin(source: str, payload: bytes) -> Stage:
+    total_s, waiting = payload.split()
+    return Stage(lambda channel: _Child(channel).run(source), cpu_share_s(float(total_s), int(waiting)))
 
 
 def _from_child(stage: Stage, ready: bool, host: Channel, unit: bytes) -> Stage | None:
@@ -111,21 +122,18 @@ class _Child:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.objects: list[object] = []
-        self.numbers: dict[int, int] = {}
-        self.callbacks: dict[int, Callable[..., Any]] = {}
+        self.objects = Objects(self.callback)
         self.calling = _thread.RLock()
         self.loop: Any = None
         self.printed = sys.stdout = _Captured()
-        self.sources: dict[str, str] = {}
 
     def run(self, source: str) -> None:
         """Load the program, then answer until the driver ends this process."""
-        self.sources[SOLUTION] = source
+        self.objects.sources[SOLUTION] = source
         try:
             names = self.load(source)
         except BaseException as error:
-            self.channel.send(b"L", describe(error, self.sources).encode("utf-8", "replace"))
+            self.channel.send(b"L", describe(error, self.objects.sources).encode("utf-8", "replace"))
             return
         self.printed.take()
         self.channel.send(b"N", names)
@@ -153,16 +161,16 @@ class _Child:
 
     def constant(self, value: object) -> Json:
         try:
-            return Encoder(self.encode_other, max_nodes=CONSTANT_NODES).encode(value)
+            return Encoder(self.objects.encode_other, max_nodes=CONSTANT_NODES).encode(value)
         except BadData:
-            return self.encode_handle(value)
+            return self.objects.encode_handle(value)
 
     # --- operations -------------------------------------------------------------------------------------------
 
     def serve_call(self, payload: bytes) -> None:
         """Do one operation and send its result, with what became of the mutable arguments."""
         reply: dict[str, Json]
-        decoder = Decoder(self.decode_other)
+        decoder = Decoder(self.objects.decode_other)
         before: list[Any] = []
         known: dict[int, int] = {}
         try:
@@ -174,21 +182,21 @@ class _Child:
             value = self.operation(request["o"])(*args, **keywords)
             reply = {"v": self.result(value, known)}
         except BaseException as error:
-            reply = {"x": self.encode_error(error)}
+            reply = {"x": self.objects.encode_error(error)}
         try:
             reply["u"] = [
-                [number, Encoder(self.encode_other, known=known).contents(part)]
+                [number, Encoder(self.objects.encode_other, known=known).contents(part)]
                 for number, (part, old) in enumerate(zip(decoder.marked, before, strict=False))
                 if changed(part, old)
             ]
         except BaseException as error:
-            reply = {"x": self.encode_error(error)}
+            reply = {"x": self.objects.encode_error(error)}
         reply["p"] = self.printed.take()
         self.send_reply(reply)
 
     def result(self, value: object, known: dict[int, int]) -> Json:
         try:
-            return Encoder(self.encode_other, known=known).encode(value)
+            return Encoder(self.objects.encode_other, known=known).encode(value)
         except BadData as error:
             raise BadData(f"what it returned cannot be passed to the test: {error}") from None
 
@@ -196,7 +204,7 @@ class _Child:
         data = dumps(reply)
         if len(data) > MESSAGE_BYTES:
             error = BadData(f"what it returned is too large for the test: {len(data)} bytes as text")
-            data = dumps({"x": self.encode_error(error)})
+            data = dumps({"x": self.objects.encode_error(error)})
         self.channel.send(b"R", data)
 
     def operation(self, name: str) -> Callable[..., Any]:
@@ -219,76 +227,13 @@ class _Child:
 
         return self.loop.run_until_complete(result())
 
-    # --- what is no literal -----------------------------------------------------------------------------------
-
-    def number_of(self, value: object) -> int:
-        number = self.numbers.get(id(value))
-        if number is None:
-            number = self.numbers[id(value)] = len(self.objects)
-            self.objects.append(value)
-        return number
-
-    def encode_other(self, value: object) -> Json:
-        """Encode an exception class, a number of numpy, or anything else as a handle."""
-        if isinstance(value, type) and issubclass(value, BaseException):
-            return self.encode_error_class(value)
-        if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-            plain = value.item()  # type: ignore[attr-defined]
-            if isinstance(plain, bool | int | float | complex | str):
-                return Encoder(self.encode_other).encode(plain)
-        return self.encode_handle(value)
-
-    def encode_handle(self, value: object) -> Json:
-        kind = "c" if isinstance(value, type) else "w" if _is_coroutine(value) else "o"
-        try:
-            label = str(getattr(value, "__name__", type(value).__name__))[:100]
-        except BaseException:
-            label = "object"
-        return ["h", self.number_of(value), label, kind]
-
-    def encode_error_class(self, kind: type) -> Json:
-        """Encode an exception class by its name, and up to its builtin bases where it is the program's."""
-        if getattr(builtins, kind.__name__, None) is kind:
-            return kind.__name__
-        bases = [self.encode_error_class(base) for base in kind.__bases__ if issubclass(base, BaseException)]
-        return ["e", self.number_of(kind), kind.__name__, kind.__module__, bases]
-
-    def encode_error(self, error: BaseException) -> Json:
-        own = getattr(error, "_ponder_number", None)
-        if own is not None:  # the tests' own exception, on its way back
-            return {"n": own}
-        encoder = Encoder(self.encode_other, max_nodes=CONSTANT_NODES)
-        args: Json = None
-        attributes: dict[str, Json] = {}
-        try:
-            if len(error.args) <= ARGUMENTS:
-                args = [encoder.encode(part) for part in error.args]
-            attributes = {name: encoder.encode(part) for name, part in vars(error).items() if name[:1] != "_"}
-        except BaseException:
-            pass
-        return {"c": self.encode_error_class(type(error)), "a": args, "s": text_of(error)[: 3 * SHOWN],
-                "d": attributes, "p": places(error, self.sources)}  # fmt: skip
-
-    def decode_other(self, data: list[Json]) -> object:
-        """Decode what the tests pass besides literals: handles, functions of theirs, iterators, exceptions."""
-        tag, first = data[:2]
-        if tag == "h":
-            return self.objects[first]
-        if tag == "k":
-            if first not in self.callbacks:
-                self.callbacks[first] = self.callback(first, data[2])
-            return self.callbacks[first]
-        if tag == "I":
-            return iter(Decoder(self.decode_other).decode(first))
-        if tag == "E":
-            return getattr(builtins, first)
-        raise BadData(f"an array with the tag {tag!r}")
+    # --- functions of the tests -----------------------------------------------------------------------------------
 
     def callback(self, number: int, name: str) -> Callable[..., Any]:
         """Return what calls a function of the tests."""
 
         def call(*args: Any, **keywords: Any) -> Any:
-            encoder = Encoder(self.encode_other)
+            encoder = Encoder(self.objects.encode_other)
             request = {"k": number, "a": [encoder.encode(part) for part in args],
                        "w": {key: encoder.encode(part) for key, part in keywords.items()}}  # fmt: skip
             with self.calling:
@@ -300,7 +245,7 @@ class _Child:
                     self.serve_call(payload)
             reply = loads(payload)
             if "n" not in reply:
-                return Decoder(self.decode_other).decode(reply["v"])
+                return Decoder(self.objects.decode_other).decode(reply["v"])
             error = self.error_of(reply)
             raise error
 
@@ -308,17 +253,13 @@ class _Child:
         return call
 
     def error_of(self, reply: Json) -> BaseException:
-        kind: Any = self.objects[reply["c"]] if isinstance(reply["c"], int) else getattr(builtins, reply["c"])
+        kind: Any = self.objects.known[reply["c"]] if isinstance(reply["c"], int) else getattr(builtins, reply["c"])
         try:
             error: BaseException = kind(reply["s"])
         except TypeError:
             error = Exception(reply["s"])
         error._ponder_number = reply["n"]  # type: ignore[attr-defined]
         return error
-
-
-def _is_coroutine(value: object) -> bool:
-    return isinstance(value, types.CoroutineType) or hasattr(type(value), "__await__")
 
 
 def _home(name: str, value: object) -> str | None:

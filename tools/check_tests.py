@@ -14,10 +14,11 @@ import sys
 import time
 import types
 
-from ponder.tools.check_data import ALIASES, OPEN_MODULES, BadData, loads
+from ponder.tools.check_changes import BadData
+from ponder.tools.check_data import ALIASES, OPEN_MODULES, loads
 from ponder.tools.check_errors import TEST, describe, explain
 from ponder.tools.check_link import Link, why_gone
-from ponder.tools.check_wire import ENDING_S, HEAD, TALK_FD, TICK_MS, Channel, Gone, Stage, wait
+from ponder.tools.check_wire import ENDING_S, HEAD, TALK_FD, TICK_MS, Channel, Gone, Stage, cpu_share_s, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` takes milliseconds
@@ -34,15 +35,16 @@ def serve() -> None:
         job = json.load(file)
     host = Channel(TALK_FD, HEAD)
     host.receive()  # both sandboxes run
-    deadline = time.monotonic() + job["seconds"]
+    deadline = time.monotonic() + job["wall_s"]
     broken = ""
     for index, (source, function) in enumerate(job["units"]):
+        waiting = len(job["units"]) - index
         left = deadline - time.monotonic()
         if broken or left <= 0:
             verdict = {"state": "failed", "text": broken} if broken else {"state": "lost", "text": "no time was left"}
         else:
-            unit = _Unit(host, index.to_bytes(HEAD - 1, "big"), source, function)
-            verdict = unit.run(left / (len(job["units"]) - index))
+            unit = _Unit(host, index.to_bytes(HEAD - 1, "big"), (source, function), job["cpu_s"], waiting)
+            verdict = unit.run(left / waiting)
             if not unit.loaded:  # the program itself is broken: no test can tell more
                 broken = str(verdict["text"])
         host.send(b"V" + index.to_bytes(HEAD - 1, "big"), json.dumps(verdict).encode())
@@ -51,12 +53,12 @@ def serve() -> None:
 class _Unit:
     """One unit while it runs: its child here, and what passes between it and the program."""
 
-    def __init__(self, host: Channel, number: bytes, source: str, function: str) -> None:
+    def __init__(self, host: Channel, number: bytes, test: tuple[str, str], cpu_s: float, waiting: int) -> None:
         self.host, self.number = host, number
         self.loaded = False
         self.asking = True
-        host.send(b"U" + number)
-        self.stage = Stage(lambda channel: run_child(channel, source, function))
+        host.send(b"U" + number, b"%.3f %d" % (cpu_s, waiting))
+        self.stage = Stage(lambda channel: run_child(channel, *test), cpu_share_s(cpu_s, waiting))
 
     def run(self, share_s: float) -> dict[str, str]:
         """Return the verdict, at most `share_s` seconds later."""

@@ -3,8 +3,8 @@
 A message is one byte that says its kind, and a payload. Between a child and its driver it stands behind its length (4
 bytes, big-endian); between a driver and the host it also has the number of the unit (a test) that it is about. Kinds:
 
-    tests -> program   U a unit begins: load the program   C an operation on its objects   A a callback's answer
-                       E the unit is over
+    tests -> program   U a unit begins, with so much CPU time for how many units: load the program
+                       C an operation on its objects   A a callback's answer   E the unit is over
     program -> tests   N it is loaded; these are its names   L it does not load   R an operation's result
                        B call back a function of the tests   D the program's process is gone
     tests -> host      V a unit's verdict
@@ -125,16 +125,22 @@ def wait(readers: Sequence[Channel], writers: Sequence[Channel], timeout_ms: flo
 
 
 class Stage:
-    """A child process that runs one unit's part and talks to its driver, which this is used in."""
+    """A child process that runs one unit's part and talks to its driver, which this is used in.
 
-    def __init__(self, body: Callable[[Channel], None]) -> None:
+    Args:
+        cpu_s: a signal ends the child when it has used so much. A program can switch that off: its sandbox's limit and
+            the unit's wall time remain.
+    """
+
+    def __init__(self, body: Callable[[Channel], None], cpu_s: float) -> None:
         import _socket
 
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self.status: int | None = None
+        self.cpu_s = cpu_s
         self.pid = os.fork()
         if self.pid == 0:
-            _be_child(body, ours.detach(), theirs.detach())
+            _be_child(body, ours.detach(), theirs.detach(), cpu_s)
         theirs.close()
         self.channel = Channel(ours.detach())
 
@@ -157,6 +163,8 @@ class Stage:
 
     def said(self) -> str:
         """Return how the child ended, in words."""
+        if self.status == -signal.SIGPROF:
+            return f"did not end within {self.cpu_s:.1f} s of CPU time"
         if self.status is not None and self.status < 0:
             return f"was killed by {signal.Signals(-self.status).name}"
         return "ended the process"
@@ -174,7 +182,13 @@ class Stage:
         self.channel.close()
 
 
-def _be_child(body: Callable[[Channel], None], driver: int, own: int) -> None:
+def cpu_share_s(total_s: float, waiting: int) -> float:
+    """Return an even share, for each child that is still to come, of what its elders left of the CPU time."""
+    times = os.times()
+    return max(0.0, total_s - times.children_user - times.children_system) / waiting
+
+
+def _be_child(body: Callable[[Channel], None], driver: int, own: int, cpu_s: float) -> None:
     """Run the body and end, without ever returning into the driver's code."""
     end = os._exit  # held here, since a program may replace it
     code = 1
@@ -185,6 +199,7 @@ def _be_child(body: Callable[[Channel], None], driver: int, own: int) -> None:
             os.dup2(nothing, standard)
         if in_sandbox():
             os.close(TALK_FD)
+        signal.setitimer(signal.ITIMER_PROF, max(cpu_s, 0.01))
         body(Channel(own))
         code = 0
     finally:

@@ -25,12 +25,12 @@ from functools import cache
 from pathlib import Path
 
 from ponder.protocols import OnUsage, Sandbox
-from ponder.records import ExecResult, Limits, Usage
+from ponder.records import ExecResult, Limits, Method, Usage
 from ponder.sandboxes.talks import QueueTalk
 from ponder.tools.check_units import Unit, Verdict
 from ponder.tools.check_wire import HEAD
 
-SHARED = ("check_data", "check_errors", "check_wire")
+SHARED = ("check_changes", "check_data", "check_errors", "check_wire")
 SHARE = 0.85
 """Of a check's time, what its units may use; the rest is for starting, ending and reporting."""
 
@@ -44,6 +44,8 @@ OWED = b"UCA"
 """Messages that the program's side answers, with exactly one."""
 
 ANSWERS = b"NLRBD"
+METHODS: tuple[Method, ...] = ("estimate", "process-tree", "rusage", "cgroup")
+"""A sum is measured as well as its worst part."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ async def check_units(
     """Run units against a program; both sides are dead when this returns or raises.
 
     Args:
-        limits: each side gets these; the units share the smaller of its CPU and wall seconds.
+        limits: each side gets these; the units share its CPU and wall seconds.
         gate: held while both sandboxes start. All checks on one sandbox share it: two that had one of its last two
-            slots each would wait for each other.
+            slots each would wait for each other. A sandbox with a single slot cannot run checks: they fail.
         on_usage: called once, with the sum of both sides.
 
     Raises:
@@ -77,7 +79,7 @@ async def check_units(
     """
     bills: list[Usage] = []
     tests, solution = QueueTalk(), QueueTalk()
-    job = {"units": units, "seconds": SHARE * min(limits.cpu_s, limits.wall_s)}
+    job = {"units": units, "cpu_s": SHARE * limits.cpu_s, "wall_s": SHARE * limits.wall_s}
     patient = limits.model_copy(update={"wall_s": limits.wall_s + TURN_S})
     try:
         async with asyncio.TaskGroup() as group:
@@ -203,7 +205,7 @@ class _Relay:
 @cache
 def side_files(side: str) -> Mapping[str, bytes]:
     """Return the files that one side imports, compiled too; another version of Python takes the sources."""
-    own = ("check_link", "check_stubs") if side == "check_tests" else ()
+    own = ("check_link", "check_stubs") if side == "check_tests" else ("check_objects",)
     # Packages of their own, since a namespace package would lose against any `ponder` of the sandbox's.
     files = {"ponder/__init__.py": b"", "ponder/tools/__init__.py": b""}
     with tempfile.TemporaryDirectory() as folder:
@@ -227,5 +229,5 @@ def _sum(bills: Sequence[Usage]) -> Usage:
         wall_s=max((bill.wall_s for bill in bills), default=0.0),
         peak_rss_bytes=sum(bill.peak_rss_bytes for bill in bills),
         bytes=sum(bill.bytes for bill in bills),
-        method=next((bill.method for bill in bills if bill.method != "cgroup"), "cgroup") if bills else "estimate",
+        method=min((bill.method for bill in bills if bill.cpu_s), key=METHODS.index, default="estimate"),
     )

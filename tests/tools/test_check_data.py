@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ponder.tools.check_data import MAX_DEPTH, BadData, Decoder, Encoder, changed, copied, dumps, loads, refill
+from ponder.tools.check_changes import BadData, changed, copied, refill
+from ponder.tools.check_data import MAX_DEPTH, Decoder, Encoder, dumps, loads
 
 
 def refuse(value: object) -> Any:
