@@ -17,7 +17,6 @@ from ponder.errors import CoreError
 from ponder.records import Completion, CpuReading, Usage
 
 _ZERO = CpuReading(user_s=0.0, system_s=0.0, peak_rss_bytes=0, method="estimate")
-_NO_TOKENS = Usage()
 _CUT_OFF = Completion(text="", finish_reason="cancelled")
 
 
@@ -79,7 +78,7 @@ class Timeline:
         self._strict = True
         self._live: dict[int, Call] = {}
         self._read = _ZERO
-        self._flying = _NO_TOKENS
+        self._flying: Usage | None = None  # while a decision is made
         self.moved = 0
         """Counts what happened."""
 
@@ -137,7 +136,9 @@ class Timeline:
 
         So that a budget that was spent by what was cancelled is spent again.
         """
-        usages = [self._flying, *(line.completion.usage for line in self._due())]
+        if self._flying is not None:
+            return self._flying
+        usages = [line.completion.usage for line in self._due()]
         return Usage(
             tokens_in=sum(usage.tokens_in for usage in usages),
             tokens_cached=sum(usage.tokens_cached for usage in usages),
@@ -164,7 +165,7 @@ class Timeline:
         """Let everything happen that waits for nobody."""
         if not self._strict:
             return
-        self._flying = _NO_TOKENS
+        self._flying = None
         while (line := self._next()) is not None:
             if isinstance(line, Began | Taken):
                 return
@@ -178,7 +179,7 @@ class Timeline:
             self._pass(line)
 
     def _loosen(self) -> None:
-        self._strict, self._flying = False, _NO_TOKENS
+        self._strict, self._flying = False, None
         for call in list(self._live.values()):
             for line in self._own[call.id]:
                 if isinstance(line, Failed):
