@@ -8,86 +8,25 @@ tail is stored as well: the next step of the same tree node starts from there.
 from __future__ import annotations
 
 import random
-import resource
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ponder.core.grammars import Grammars
-from ponder.core.prefix_cache import KeyValues, Path, PrefixCache, common_length, length_of
+from ponder.core.prefix_cache import PrefixCache, common_length, length_of
 from ponder.core.torch_attention import Abandoned, Prefill, SharedAttention
+from ponder.core.torch_branches import Birth, Branch, Job, cpu_used
 from ponder.core.torch_sampling import Choice, choose, likeliest
-from ponder.core.torch_text import Text, Vocabulary
-from ponder.records import SamplingParams, Usage
+from ponder.core.torch_text import Vocabulary
+from ponder.records import SamplingParams
 
 _OWN_TOKENS = 128
 """A longer end of a prompt becomes a segment: tails are padded to the longest of them."""
 _SHORT_TOKENS = 16
 """A shorter common part is not worth a segment: each one costs a matrix product per layer and step."""
-
-
-@dataclass(eq=False)
-class Branch:
-    """One sample: waiting, decoding or ended."""
-
-    job: Job
-    index: int
-    random: random.Random
-    text: Text
-    matcher: Any = None
-    path: Path = ()
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    alternatives: list[dict[str, float]] = field(default_factory=list)
-    tokens_in: int = 0
-    tokens_cached: int = 0
-    user_s: float = 0.0
-    system_s: float = 0.0
-    finish: str | None = None
-
-    def usage(self, wall_s: float) -> Usage:
-        """Return what the branch used; its CPU is its share of this process's."""
-        return Usage(
-            cpu_user_s=self.user_s,
-            cpu_system_s=self.system_s,
-            wall_s=wall_s,
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            tokens_in=self.tokens_in,
-            tokens_out=len(self.tokens),
-            tokens_cached=self.tokens_cached,
-            method="rusage",
-            shared=True,
-        )
-
-
-@dataclass(eq=False)
-class Job:
-    """One prompt and its samples.
-
-    Args:
-        wanted: whether anybody still waits for it; asked from layer to layer.
-    """
-
-    tokens: Sequence[int]
-    params: SamplingParams
-    wanted: Callable[[], bool]
-    branches: list[Branch] = field(default_factory=list)
-    prefill: Prefill | None = None
-    shared_until: int = 0
-    """How much of the prompt becomes a segment; the rest goes into the branches' tails."""
-
-
-@dataclass
-class Birth:
-    """Branches that wait for a place, with what the prompt left behind."""
-
-    branch: Branch
-    tail: KeyValues
-    logits: Tensor
 
 
 class Decoder:
@@ -120,7 +59,7 @@ class Decoder:
         self._waiting: deque[Job] = deque()
         self._births: deque[Birth] = deque()
         self._rows: list[Branch] = []  # in the order of the attention's tails
-        self._clock = _cpu()
+        self._clock = cpu_used()
 
     @property
     def idle(self) -> bool:
@@ -129,7 +68,7 @@ class Decoder:
 
     def wake(self) -> None:
         """Start the clock: what was used while nobody waited is nobody's."""
-        self._clock = _cpu()
+        self._clock = cpu_used()
 
     def submit(
         self, tokens: Sequence[int], n: int, params: SamplingParams, wanted: Callable[[], bool], salt: int = 0
@@ -351,16 +290,11 @@ class Decoder:
 
     def _charge(self, branches: Sequence[Branch]) -> None:
         """Divide what this process used since the last time among those who made it work."""
-        now = _cpu()
+        now = cpu_used()
         for branch in branches:
             branch.user_s += (now[0] - self._clock[0]) / len(branches)
             branch.system_s += (now[1] - self._clock[1]) / len(branches)
         self._clock = now
-
-
-def _cpu() -> tuple[float, float]:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime, used.ru_stime
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

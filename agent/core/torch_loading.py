@@ -16,7 +16,8 @@ import torch
 from ponder.core.grammars import Grammars
 from ponder.core.prefix_cache import PrefixCache
 from ponder.core.torch_attention import NAME, Prefill, SharedAttention, Unsupported
-from ponder.core.torch_decoding import Branch, Decoder
+from ponder.core.torch_branches import Branch
+from ponder.core.torch_decoding import Decoder
 from ponder.core.torch_text import Vocabulary
 
 _OTHER_BACKEND = "use a GGUF file (core llama_cpp) or a server (core openai:) for this model"
