@@ -5,7 +5,9 @@
 
 Each way of running takes its turn within every round, so that a busy machine slows all of them alike. "Idle" leaves a
 pause between snippets, as a search does, whose core thinks for seconds between programs; "back to back" leaves none;
-"8 in flight" keeps eight calls open. Bare is `python3 -I -S FILE`: no sandbox, no limits, no meter.
+"8 in flight" asks for eight at once, and pauses, as a round of a search does. Docker takes part twice there: with its
+usual two containers that are ready, and with eight. Bare is `python3 -I -S FILE`: no sandbox, no limits, no meter.
+Snippets per second are with eight in flight and no pause: what starting sandboxes costs counts in full.
 
 The last line is one JSON object with medians and 95th percentiles in milliseconds, and their ratios to bare.
 """
@@ -27,10 +29,14 @@ from ponder.errors import NoSandbox
 from ponder.protocols import Sandbox
 from ponder.records import Record
 from ponder.sandboxes import SANDBOXES, open_sandbox
+from ponder.sandboxes.containers import DockerSandbox
 
 SNIPPET = "total = sum(n * n for n in range(1000))\nprint('ANSWER:', total)\n"
 SAID = "ANSWER: 332833500\n"
 PAUSE_S = 0.25
+WAVE_PAUSE_S = 5.0
+"""Eight containers are ready again after that."""
+
 IN_FLIGHT = 8
 SUSTAINED_S = 10.0
 
@@ -89,19 +95,13 @@ async def one_by_one(ways: Mapping[str, Way], snippets: int, pause_s: float) -> 
     return {name: figures(times) for name, times in took.items()}
 
 
-async def in_flight(ways: Mapping[str, Way], snippets: int) -> dict[str, Figures]:
-    """Keep eight calls of one way open at a time; the ways take turns in blocks of two dozen snippets."""
+async def in_waves(ways: Mapping[str, Way], snippets: int) -> dict[str, Figures]:
+    """Ask for eight snippets at once, in turn by each way."""
     took: dict[str, list[float]] = {name: [] for name in ways}
     while min(map(len, took.values())) < snippets:
         for name, way in ways.items():
-            turns = asyncio.Semaphore(IN_FLIGHT)
-
-            async def one(way: Way = way, turns: asyncio.Semaphore = turns) -> float:
-                async with turns:
-                    return await timed(way)
-
-            took[name] += await asyncio.gather(*(one() for _ in range(3 * IN_FLIGHT)))
-            await asyncio.sleep(PAUSE_S)
+            took[name] += await asyncio.gather(*(timed(way) for _ in range(IN_FLIGHT)))
+        await asyncio.sleep(WAVE_PAUSE_S)
     return {name: figures(times) for name, times in took.items()}
 
 
@@ -129,7 +129,7 @@ async def measure(backends: list[str], snippets: int) -> tuple[dict[str, dict[st
     """Return figures by load and way, and snippets per second by way."""
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Way] = {"bare": bare(folder)}
-        boxes = []
+        boxes: list[Sandbox] = []
         for name in backends:
             try:
                 boxes.append(await open_sandbox(name))
@@ -137,18 +137,22 @@ async def measure(backends: list[str], snippets: int) -> tuple[dict[str, dict[st
                 print(f"{name} is left out: {error}", file=sys.stderr)
                 continue
             ways[name] = boxed(boxes[-1])
+        loads: dict[str, dict[str, Figures]] = {}
         try:
             for way in ways.values():
                 await timed(way)
-            loads = {}
-            for title, work in (
-                ("idle", one_by_one(ways, snippets, PAUSE_S)),
-                ("back to back", one_by_one(ways, snippets, 0.0)),
-                (f"{IN_FLIGHT} in flight", in_flight(ways, snippets)),
-            ):
+            for title, pause_s in (("idle", PAUSE_S), ("back to back", 0.0)):
                 print(f"measuring: {title}", file=sys.stderr, flush=True)
-                loads[title] = await work
+                loads[title] = await one_by_one(ways, snippets, pause_s)
+            print("measuring: snippets per second", file=sys.stderr, flush=True)
             rates = {name: await sustained(way) for name, way in ways.items()}
+            if "docker" in ways:
+                boxes.append(DockerSandbox(ahead=IN_FLIGHT, slots=IN_FLIGHT))
+                ways["docker, eight ready"] = boxed(boxes[-1])
+                await timed(ways["docker, eight ready"])
+            print(f"measuring: {IN_FLIGHT} in flight", file=sys.stderr, flush=True)
+            await asyncio.sleep(WAVE_PAUSE_S)
+            loads[f"{IN_FLIGHT} in flight"] = await in_waves(ways, snippets)
         finally:
             for sandbox in boxes:
                 await sandbox.close()

@@ -19,7 +19,7 @@ from ponder.errors import CoreError, ModelError
 from ponder.records import Completion, Message, Prompt, SamplingParams
 from ponder.sandboxes.groups import group_factory
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]  # each engine imports torch: seconds
 
 PROMPT = Prompt(messages=(Message(role="user", content="Tell me of the sea."),))
 LONG = Prompt(messages=(Message(role="user", content="the sea " * 120),))
