@@ -90,7 +90,7 @@ def test_kill_ends_a_tree_that_ignores_signals(group: ProcessGroup) -> None:
 def test_orphan_is_metered_and_killed() -> None:
     made = group_factory()("orphan")
     if not isinstance(made, CgroupGroup):
-        pytest.skip("no cgroup can be made here: orphans can hide from a process tree")
+        pytest.skip("this kernel or user has no cgroups to make: orphans can hide from a process tree")
     try:
         start(made, ORPHAN).wait()
         assert made.read().cpu_s >= 0.3
@@ -103,7 +103,7 @@ def test_orphan_is_metered_and_killed() -> None:
 def test_stale_groups_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     places = find_groups().places
     if places is None:
-        pytest.skip("no cgroup can be made here")
+        pytest.skip("this kernel or user has no cgroups to make")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     namespace, _, _ = cgroups.identity(os.getpid())
@@ -208,7 +208,7 @@ def test_a_new_peak_of_a_real_group() -> None:
     made = group_factory()("peak")
     if not isinstance(made, CgroupGroup) or not made.reset_peak():
         made.close()
-        pytest.skip("the kernel begins no new peak here")
+        pytest.skip("this kernel begins no new peak")
     try:
         start(made, "x = b'x' * (50 * 2**20)").wait()
         assert made.read().peak_rss_bytes > 50 * 2**20
