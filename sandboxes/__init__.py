@@ -2,6 +2,13 @@
 
 `open_sandbox()` gives the best sandbox that works on this machine, tried from inside; with none it raises, and code is
 never run bare. `group_factory()` (in `ponder.sandboxes.groups`) meters and stops any other process tree.
+
+What is where:
+    inside/ (process 1 of every sandbox) and wire (our end), calls (one call, watched and billed), talks, workspace
+    rootfs (the tree that programs see), layers (packages beside it), probes (does it protect?)
+    bubblewrap: launch (what it needs of the machine), slots (its launchers), filters (system calls)
+    containers (Docker): cells, engines, images, profiles, daemons
+    groups (meters and off switches): cgroups, places (where they can be made), trees (where they cannot)
 """
 
 from __future__ import annotations
