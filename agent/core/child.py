@@ -49,7 +49,8 @@ class Child:
         self._group: ProcessGroup | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
-        self._words: deque[str] = deque(maxlen=40)
+        self.words: deque[str] = deque(maxlen=40)
+        """The last lines that it said, but for its messages."""
         self._ended = _NOTHING  # what earlier processes used: a restart does not forget
 
     @property
@@ -60,7 +61,7 @@ class Child:
     async def start(self, settings: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Start the process; return what it said when it was ready."""
         await self.close()
-        self._words.clear()
+        self.words.clear()
         self._group = self._make_group("core")
         argv = self._group.command([sys.executable, "-I", "-m", self._module])
         self._process = await asyncio.create_subprocess_exec(
@@ -97,7 +98,7 @@ class Child:
         assert self._process is not None
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            said: dict[str, Any] = json.loads(line)
+            said = self._message(line)
             if said.get("ready"):
                 return said
             if "failed" in said:
@@ -110,13 +111,23 @@ class Child:
         assert process is not None
         assert process.stdout is not None
         while line := await process.stdout.readline():
-            self._on_message(json.loads(line))
+            if said := self._message(line):
+                self._on_message(said)
         self._on_end(await self._last_words())
+
+    def _message(self, line: bytes) -> dict[str, Any]:
+        """Return a message; a line that a library printed is none."""
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            if isinstance(said, dict):
+                return said
+        self.words.append(line.decode(errors="replace").strip())
+        return {}
 
     async def _drain(self, stream: asyncio.StreamReader) -> None:
         """Read to the end: a process whose pipe is full stands still."""
         while piece := await stream.read(4096):
-            self._words.extend(line for line in piece.decode(errors="replace").splitlines() if line.strip())
+            self.words.extend(line for line in piece.decode(errors="replace").splitlines() if line.strip())
 
     async def _last_words(self) -> str:
         assert self._process is not None
@@ -124,7 +135,7 @@ class Child:
         await asyncio.sleep(0)  # lets the last of stderr in
         if status == -9:
             return "it was killed (out of memory?)"
-        return self._words[-1].strip() if self._words else f"exit status {status}"
+        return self.words[-1].strip() if self.words else f"exit status {status}"
 
     def read(self) -> CpuReading:
         """Return its CPU so far: getting ready included, and what processes that died had used."""
