@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ TRIAL_LIMITS = Limits(cpu_s=5, wall_s=15)
 ROOT_OF_DOCKER = ROOT | {".dockerenv", "sys"}
 REQUIRED_OF_DOCKER = tuple(name for name in REQUIRED if name != "user-namespace")
 TRIES = 3
+CALM_S = 0.5
+"""How long the engine's housekeeping waits for running calls at most."""
+
 UNSEEN = "the containers' cgroups cannot be seen here: figures are lower bounds"
 
 
@@ -85,6 +89,8 @@ class DockerSandbox:
         self._turns = asyncio.Semaphore(slots or available_cpus() + 1)
         self._waiting: deque[_Start] = deque()
         self._calls: dict[asyncio.Event, Container | None] = {}
+        self._quiet = asyncio.Event()  # no call runs
+        self._wanting = 0  # calls that have no container yet
         self._leaving: set[asyncio.Task[None]] = set()
         self._past = _NOTHING  # what containers used that are gone
         self._metered = True
@@ -181,27 +187,36 @@ class DockerSandbox:
 
     async def _clear_away(self) -> None:
         """Remove every container that no call has."""
-        while self._waiting:
-            self._drop(self._waiting.popleft())
-        while self._leaving:
+        while self._waiting or self._leaving:
+            while self._waiting:
+                self._drop(self._waiting.popleft())
             await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _run(self, machine: _Machine, job: Job, talk: Talk | None, on_usage: OnUsage) -> Ended:
         """Run one job in a container, which is removed in the background afterwards."""
-        async with self._turns:
-            self._refuse_when_closed()
-            cleared, container = asyncio.Event(), None
-            self._calls[cleared] = None
-            try:
-                container = self._calls[cleared] = await self._take(machine, job.limits)
-                if not self._closed:
-                    await through(asyncio.to_thread(container.fit, job.limits))
-                return Ended() if self._closed else await run_call(container, job, talk, on_usage)
-            finally:
-                del self._calls[cleared]
-                if container is not None:
-                    self._retire(machine, container)
-                cleared.set()
+        self._wanting += 1
+        taken = False
+        try:
+            async with self._turns:
+                self._refuse_when_closed()
+                cleared, container = asyncio.Event(), None
+                self._calls[cleared] = None
+                self._quiet.clear()
+                try:
+                    container = self._calls[cleared] = await self._take(machine, job.limits)
+                    self._wanting, taken = self._wanting - 1, True
+                    if not self._closed:
+                        await through(asyncio.to_thread(container.fit, job.limits))
+                    return Ended() if self._closed else await run_call(container, job, talk, on_usage)
+                finally:
+                    del self._calls[cleared]
+                    if not self._calls:
+                        self._quiet.set()
+                    if container is not None:
+                        self._retire(machine, container)
+                    cleared.set()
+        finally:
+            self._wanting -= not taken
 
     async def _take(self, machine: _Machine, limits: Limits) -> Container:
         """Return a container that waits for a job, and have the next ones started. Raises NoSandbox."""
@@ -217,7 +232,7 @@ class DockerSandbox:
                 self._waiting.appendleft(start)
                 raise
             finally:
-                self._refill(machine, limits)
+                self._leave(asyncio.ensure_future(self._refill_when_quiet(machine, limits)))
             if container.waits:
                 return container
             self._retire(machine, container)
@@ -230,6 +245,17 @@ class DockerSandbox:
         container = await start_container(machine.engine, machine.image, limits, self._places)
         self._metered = container.meter is not None
         return container
+
+    async def _calm(self) -> None:
+        """Return when no call runs, or soon: making and removing containers takes the CPU that the calls need."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0 if self._closed else CALM_S):
+                await self._quiet.wait()
+
+    async def _refill_when_quiet(self, machine: _Machine, limits: Limits) -> None:
+        if not self._wanting:
+            await self._calm()
+        self._refill(machine, limits)
 
     def _refill(self, machine: _Machine, limits: Limits) -> None:
         """Have containers wait for programs that are like this one; those for others make room."""
@@ -262,6 +288,7 @@ class DockerSandbox:
             machine.daemon.add(container.supervisor_cpu_s())
         container.hang_up()
         self._past = self._past.plus(container.read())
+        await self._calm()
         try:
             await asyncio.to_thread(machine.engine.remove, container.name)
         except NoSandbox:

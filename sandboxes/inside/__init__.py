@@ -14,8 +14,11 @@ stream may serve another sandbox afterwards, so this one leaves it between two f
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` takes 5 ms to import
+import _sitebuiltins
 import _socket
+import builtins
 import ctypes
+import gc
 import marshal
 import os
 import resource
@@ -42,6 +45,7 @@ def main() -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     _set_dumpable(0)
     sys.path[:] = [entry for entry in sys.path if entry]
+    gc.freeze()  # the child's collector would else touch, and so copy, every page of ours
     emit(b"R")
     kind, payload = read_frame(0)
     if kind != b"J":
@@ -149,9 +153,6 @@ def _become_program(stdin: int, out: int, err: int, talk: int, rlimits: list[tup
 
 def run_main() -> None:
     """Run `main.py` as a fresh `__main__`, in the child. The interpreter's own ending follows, as for any program."""
-    import _sitebuiltins
-    import builtins
-
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     builtins.help = _sitebuiltins._Helper()
