@@ -55,9 +55,9 @@ async def docker(engine: Engine) -> AsyncIterator[DockerSandbox]:
     assert ours(engine) == []
 
 
-def ours(engine: Engine, label: str | None = None) -> list[str]:
+def ours(engine: Engine, label: str | None = None, **wanted: str) -> list[str]:
     """Return the ids of this process's containers, or of those with this label."""
-    wanted = {"label": f"{LABEL}={label or own_labels()[LABEL]}"}
+    wanted["label"] = f"{LABEL}={label or own_labels()[LABEL]}"
     return [found["Id"] for found in engine.api.containers(all=True, filters=wanted)]
 
 
@@ -338,7 +338,7 @@ async def test_containers_end_when_ponder_is_killed(engine: Engine) -> None:
     )
     assert ponder.stdout is not None
     label = (await ponder.stdout.readline()).decode().strip()
-    await until(lambda: len(ours(engine, label)) == 3)
+    await until(lambda: len(ours(engine, label, status="running")) == 3)
     ponder.kill()
     await ponder.wait()
     await until(lambda: ours(engine, label) == [])
