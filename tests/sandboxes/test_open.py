@@ -47,9 +47,8 @@ async def test_unknown_name_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_missing_bubblewrap_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PONDER_SANDBOX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(NoSandbox) as caught:
-        await open_sandbox()
+        await open_sandbox("bubblewrap")
     assert caught.value.fix == "apt-get install bubblewrap"
     report = await check_sandboxes()
     assert report["bubblewrap"]["ok"] is False
