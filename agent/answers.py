@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _SIGNIFICANT = 12
+_TEXT_WORDS = 12
 _STATED = re.compile(r"^.{0,200}?(?:\bis|\bare|\bequals|[:=])\s*(\S+)$", re.IGNORECASE)
 
 
@@ -38,6 +39,11 @@ def final_value(answer: str) -> str:
     """Return the number at the end of a sentence that states it ("The 10th prime is: 29."), else the answer itself."""
     stated = _STATED.match(answer.strip().rstrip("."))
     return stated.group(1) if stated and number(stated.group(1)) is not None else answer.strip()
+
+
+def is_text(answer: str) -> bool:
+    """Return whether an answer is a text: so long that no two of them ever agree to the letter."""
+    return len(answer.split()) > _TEXT_WORDS
 
 
 def normalise(answer: str) -> str:

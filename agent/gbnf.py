@@ -7,12 +7,21 @@ kept readable character by character: an engine decides with them on every token
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from ponder.actions import Acts
 
 LINE_CHARS = 400
 """Longest answer or typed text of one line: the end of the line is forced there, and so the end of the act."""
+
+
+OPENING_CHARS = 60
+"""A first line of an answer that is so long may be followed by others. A shorter one is a fact, and what follows it is
+chatter, unless it announces more (it ends with a colon) or begins a list."""
+_OPENING = re.compile(rf"(?:[-*#]|\d\d?[.)]) .+|.+:|.{{{OPENING_CHARS},}}")
+TESTS = 6
+"""Tests that a core writes for itself, at most: small cores go on up to the limit."""
 
 
 def one_of(options: Sequence[str]) -> str:
@@ -27,11 +36,21 @@ def answer_grammar(*, one_line: bool) -> str:
     return 'root ::= [ \\n]{0,2} [^ \\t\\r\\n] ([^\\r] | "\\r\\n")*'
 
 
+def without_chatter(answer: str) -> str:
+    """Return an answer as the grammar of a step after a page would have it, for cores that enforce none."""
+    first, *rest = answer.strip().split("\n")
+    return answer if not rest or _OPENING.fullmatch(first.strip()) else first.strip()
+
+
 def act_grammar(acts: Acts) -> str:
-    """Return a grammar for one whole act on a line of its own: an answer, a browser operation, a tool call."""
+    """Return a grammar for one whole act: an answer, or on a line of its own a browser operation or a tool call."""
     ways, rules = [], {"line": f"[^ \\t\\r\\n] [^\\r\\n]{{0,{LINE_CHARS}}}"}
-    if acts.answer:
+    if acts.answer and acts.one_line:
         ways.append('"ANSWER: " line')
+    elif acts.answer:
+        ways.append('"ANSWER: " (line | opening ("\\n" "\\n"? line)+)')
+        rest, listed = f"[^\\r\\n]{{1,{LINE_CHARS}}}", '([-*#] | [0-9] [0-9]? [.)])'
+        rules["opening"] = f'{listed} " " {rest} | {rest} ":" | [^\\r\\n]{{{OPENING_CHARS},{LINE_CHARS}}}'
     if acts.click:
         ways.append('"BROWSE click " clicked')
         rules["clicked"] = _names(acts.click)
@@ -48,6 +67,12 @@ def act_grammar(acts: Acts) -> str:
     return "\n".join(["root ::= " + " | ".join(ways), *(f"{name} ::= {rule}" for name, rule in rules.items())])
 
 
+def grammar_of_tests(name: str) -> str:
+    """Return a grammar for tests of a function, from behind `assert NAME(` on: calls and results are literals."""
+    again = json.dumps(f"\nassert {name}(")
+    return f'root ::= test ({again} test){{0,{TESTS - 1}}} "\\n```" "\\n"?\n{_LITERALS}'
+
+
 def _names(names: Sequence[str]) -> str:
     return " | ".join(json.dumps(name) for name in names)
 
@@ -61,3 +86,16 @@ _JSON = {
     "string": '"\\"" ([^"\\\\\\x00-\\x1f] | "\\\\" ["\\\\/bfnrt])* "\\""',
     "number": '"-"? ("0" | [1-9] [0-9]{0,14}) ("." [0-9]{1,15})?',
 }
+
+# Short ones: a core that repeats itself comes to an end.
+_LITERALS = r"""
+test ::= (arg (", " arg){0,5})? ")" " == " value
+arg ::= ([a-z_] [a-z_0-9]{0,30} "=")? value
+value ::= number | text | "True" | "False" | "None" | "set()" | several
+several ::= "[" values? "]" | "(" (value ", " values | value ",")? ")" | "{" (values | pairs)? "}"
+values ::= value (", " value){0,19}
+pairs ::= pair (", " pair){0,9}
+pair ::= value ": " value
+number ::= "-"? ("0" | [1-9] [0-9]{0,18}) ("." [0-9]{1,12})?
+text ::= "\"" ([^"\\\r\n] | "\\" [^\r\n]){0,80} "\"" | "'" ([^'\\\r\n] | "\\" [^\r\n]){0,80} "'"
+""".strip()

@@ -22,6 +22,7 @@ from ponder.records import CpuReading
 from ponder.search.attempts import SequentialRevision, TreeQuestSearch
 from ponder.search.auto import Auto
 from ponder.search.best_of_n import BestOfN
+from ponder.search.own_tests import MARK, OwnTests
 from ponder.search.self_consistency import SelfConsistency
 
 if TYPE_CHECKING:
@@ -101,7 +102,13 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
 
 
 def make_strategy(tools: Collection[str], name: str = BestOfN.name, samples: int | None = None) -> Strategy:
-    """Return the strategy of that name for these tools, taking so many samples at most. Raises UnknownName."""
+    """Return the strategy of that name for these tools, taking so many samples at most. Raises UnknownName.
+
+    Args:
+        name: one of `STRATEGIES`; with `+tests` behind it, the core also writes tests of its own for programs.
+    """
+    if name.endswith(MARK):
+        return OwnTests(make_strategy(tools, name.removesuffix(MARK), samples))
     if name not in STRATEGIES:
         raise UnknownName("strategy", name, list(STRATEGIES))
     options: dict[str, Any] = {} if samples is None else {"max_samples": samples}

@@ -13,8 +13,9 @@ from typing import Any
 
 from ponder.actions import Acts, fault, parse, render
 from ponder.cut_programs import closed_part, whole_part
-from ponder.gbnf import act_grammar, answer_grammar, one_of
+from ponder.gbnf import act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
 from ponder.program_grammar import program_grammar
+from ponder.program_tests import has_tests, name_under_test
 from ponder.prompts import PromptSet, load_prompts
 from ponder.protocols import TreeView
 from ponder.records import (
@@ -119,14 +120,17 @@ class Prompting:
             kind = "answer"
         line = tree.path(parent)
         params: dict[str, Any] = {"max_tokens": self._max_tokens}
-        if kind == "code":
+        if kind == "check":
+            name, acts = "checks", Acts(answer=False)
+            params |= {"grammar": grammar_of_tests(name_under_test(tree.task) or ""), "stop": ("\n```",)}
+        elif kind == "code":
             modules, tests = self.prompts.programs.modules, has_tests(tree.task)
             name = "tests" if tests else "code"
             acts = Acts(answer=False, program=not tests, modules=modules, only_definitions=tests)
             params |= {"grammar": program_grammar(modules, only_definitions=tests), "stop": ("\n```",)}
         elif kind == "browse" and line and line[-1].observation is not None:
-            name, acts = "browse", _page_acts(line)
-            params |= {"grammar": act_grammar(acts), "stop": ("\n",)}
+            name, acts = "browse", _page_acts(line, one_line=not _may_be_text(tree.task))
+            params |= {"grammar": act_grammar(acts), "stop": ("\n",) if acts.one_line else ()}
         else:
             # After an observation the answer is one line; only a task without one may want a whole text.
             name, acts = "answer", Acts(one_line=bool(line))
@@ -135,14 +139,39 @@ class Prompting:
         prompt = self._prompt(tree, parent, name, acts)
         return StepRequest(prompt=prompt, params=SamplingParams(**params), kind=kind, acts=acts)
 
+    def rate(self, tree: TreeView, node: int) -> StepRequest:
+        """Return the request whose one-token answer says whether the core thinks a node's answer right: see `rated`."""
+        prompts = self.prompts
+        asked = prompts.turns.rubric.format(answer=tree.nodes[node].answer)
+        params = SamplingParams(
+            temperature=0.0, max_tokens=4, grammar=one_of([*prompts.verdicts.values()]), alternatives=_ALTERNATIVES
+        )
+        prompt = self._prompt(tree, 0, "rubric")
+        *before, last = prompt.messages
+        whole = last.model_copy(update={"content": f"{last.content}\n\n{asked}"})
+        return StepRequest(prompt=prompt.model_copy(update={"messages": (*before, whole)}), params=params)
+
+    def rated(self, completion: Completion) -> float | None:
+        """Return the chance that the core gives to "yes", among yes and no; None where it reports no chances."""
+        marks = [self.prompts.verdicts[word].strip() for word in ("yes", "no")]
+        for tokens in reversed(completion.alternatives):
+            yes, no = (_chance(tokens, mark) for mark in marks)
+            if yes + no > 0:
+                return yes / (yes + no)
+        return None
+
     def read(self, tree: TreeView, request: StepRequest, text: str, *, cut: bool = False) -> Reading:
         """Return what the core's words are.
 
         Args:
             cut: they hit the bound of tokens. A program then loses its unfinished end, if the rest is of use.
         """
-        tests = has_tests(tree.task)
-        action = parse(request.prompt.prefill + text, code_is_answer=tests)
+        tests, words = has_tests(tree.task), request.prompt.prefill + text
+        if request.kind == "check":
+            return Reading(action=Reason(text=words), cut=cut)
+        action = parse(words, code_is_answer=tests)
+        if request.kind == "browse" and isinstance(action, Answer):
+            action = action.model_copy(update={"text": without_chatter(action.text)})
         if cut and request.kind == "code":
             action = _without_its_end(action)
         return Reading(action=action, wrong=fault(action, request.acts), cut=cut)
@@ -172,12 +201,18 @@ class Prompting:
         if acts is not None and (ways := _shown(acts)):
             told = self.prompts.turns.page_acts.format(acts=", ".join(ways))
             messages[-1] = Message(role="user", content=f"{messages[-1].content}\n{told}")
-        return Prompt(messages=tuple(messages), prefill=self.prompts.prefill[name])
+        prefill = self.prompts.prefill[name]
+        if name == "checks":
+            prefill = prefill.format(name=name_under_test(tree.task))
+        return Prompt(messages=tuple(messages), prefill=prefill)
 
     def _question(self, task: Task) -> str:
-        parts = [*task.context, task.prompt]
-        if has_tests(task) and task.success is not None and task.success.visible:
-            parts.append(self.prompts.turns.tests.format(tests="\n".join(task.success.visible)))
+        parts, success, turns = [*task.context, task.prompt], task.success, self.prompts.turns
+        if success is not None and success.visible and not success.visible_in_prompt:
+            if success.kind == "tests":
+                parts.append(turns.tests.format(tests="\n".join(success.visible)))
+            elif success.kind == "rubric":
+                parts.append(turns.criteria.format(criteria="\n".join(success.visible)))
         return "\n\n".join(parts)
 
     def _turns(self, task: Task, node: Node) -> list[Message]:
@@ -202,12 +237,12 @@ def step_kinds(tools: Collection[str]) -> list[StepKind]:
     return ["code", "answer"] if "python" in tools else ["answer"]
 
 
-def has_tests(task: Task) -> bool:
-    """Return whether the task's answer is a program that visible tests check."""
-    return task.success is not None and task.success.kind == "tests"
+def _may_be_text(task: Task) -> bool:
+    """Return whether the answer may be more than a line: nothing says that it is a number, or one of few words."""
+    return task.success is None or task.success.kind not in ("exact", "numeric")
 
 
-def _page_acts(line: Sequence[Node]) -> Acts:
+def _page_acts(line: Sequence[Node], *, one_line: bool) -> Acts:
     """Return what the page at the end of this line lets one do: only what is really on it."""
     assert line[-1].observation is not None
     page = line[-1].observation.text
@@ -219,6 +254,7 @@ def _page_acts(line: Sequence[Node]) -> Acts:
         type=fields,
         more=_MORE in page,
         back=len(pages) > 1,
+        one_line=one_line,
     )
 
 

@@ -250,8 +250,11 @@ class Judge(Protocol):
     def votes(self, tree: TreeView) -> Sequence[float]:
         """Return the weighted votes of the distinct answers, largest first."""
 
-    def inputs(self, task: Task) -> Sequence[str]:
+    def inputs(self, tree: TreeView) -> Sequence[str]:
         """Return calls to make of every candidate program, so that candidates can be compared by what they do."""
+
+    def unclear(self, tree: TreeView, new: Sequence[int]) -> Sequence[int]:
+        """Return those of the new nodes whose answers the core should give its opinion of (`Node.rubric`)."""
 
     def best_passed(self, tree: TreeView) -> float | None:
         """Return the largest share of visible checks that one candidate passed; None while none was checked."""

@@ -19,8 +19,8 @@ Outcome = Literal["ok", "error", "cpu", "wall", "memory", "output", "killed"]
 
 StopReason = Literal["confident", "not_worth_it", "hopeless", "budget", "exhausted", "interrupted", "error"]
 
-StepKind = Literal["free", "code", "browse", "answer"]
-"""What a strategy asks of the core's next step: any action, or one kind of it."""
+StepKind = Literal["free", "code", "browse", "answer", "check"]
+"""What a strategy asks of the core's next step: any action, one kind of it, or tests for what other steps write."""
 
 
 class Record(BaseModel):
@@ -48,12 +48,15 @@ class SuccessCriterion(Record):
     `visible` checks may guide the search; `hidden` ones only grade the result, and are never shown to a prompt,
     a judge or a policy. Each check is one string, read by `kind`: a Python assert (`tests`), the expected text
     (`exact`), a pattern that must match somewhere (`regex`), a number (`numeric`, within `tolerance`), a JSON
-    schema (`json_schema`), or the `module:function` of a trusted predicate over the answer (`python`).
+    schema (`json_schema`), the `module:function` of a trusted predicate over the answer (`python`), or words that
+    say what a good answer does, which the core judges (`rubric`: an opinion, no check).
     """
 
-    kind: Literal["tests", "exact", "regex", "numeric", "json_schema", "python"]
+    kind: Literal["tests", "exact", "regex", "numeric", "json_schema", "python", "rubric"]
     visible: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    visible_in_prompt: bool = False
+    """The task's own words say what `visible` checks (examples in a docstring): prompts do not repeat it."""
     tolerance: float = Field(default=0.0, ge=0)
     prelude: str = ""
     """Code that the task gives (`tests` only): it stands before a program that is checked, which need not repeat it."""
@@ -332,6 +335,8 @@ class Node(Record):
     action: Action | None = None
     observation: Observation | None = None
     verdict: Verdict | None = None
+    rubric: float | None = None
+    """Chance that the core gives to its answer meeting the task, where it was asked: one token's probability."""
     mean_logprob: float | None = None
     tokens_out: int = 0
     """Tokens that the core wrote for it, a repair's not counted twice."""

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from ponder.records import Action, Node, Observation, Record, Repair, Task, Verdict
 
 EventKind = Literal[
-    "started", "asked", "repairing", "thought", "observed", "judged", "cancelled", "failed",
+    "started", "asked", "repairing", "thought", "observed", "rated", "judged", "cancelled", "failed",
     "charged", "decided", "ended",
 ]
 
@@ -113,6 +113,7 @@ _CHANGES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "repairing": lambda data: {"repair": Repair.model_validate(data)},
     "thought": _thought,
     "observed": lambda data: {"status": "observed", "observation": Observation.model_validate(data)},
+    "rated": lambda data: {"rubric": data["rubric"]},
     "judged": lambda data: {"status": "judged", "verdict": Verdict.model_validate(data)},
     "cancelled": lambda _: {"status": "cancelled"},
     "failed": lambda data: {"status": "failed", "text": data.get("text", "")},

@@ -29,7 +29,7 @@ def extract(
         open_ends: ends of branches that the strategy means to go on with: they have not ended.
         cpu_spent_s, wall_spent_s, tokens_spent: what the run has used so far.
     """
-    steps = [node for node in tree.nodes.values() if node.id]
+    steps = [node for node in tree.nodes.values() if node.id and node.kind != "check"]
     answers = [node.answer for node in steps if node.answer and node.status == "judged"]
     criterion = tree.task.success
     visible = len(criterion.visible) if criterion else 0

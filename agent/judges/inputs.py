@@ -1,4 +1,4 @@
-"""Inputs to compare candidate programs on: the calls in a task's visible tests, and small changes of their arguments.
+"""Inputs to compare candidate programs on: small changes of the arguments of calls that a task's visible tests make.
 
 Changes keep types and stay near to what the task shows, so that they seldom leave what the task allows: the type-aware
 mutation of EvalPlus (Liu et al. 2023, arXiv 2305.01210), without its reference solution. Nothing is evaluated here.
@@ -7,32 +7,16 @@ mutation of EvalPlus (Liu et al. 2023, arXiv 2305.01210), without its reference 
 from __future__ import annotations
 
 import ast
-import builtins
 import copy
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from ponder.program_tests import LONGEST_CALL, NO_LITERAL, literal
 
 _TRIES = 12
 """Changes tried for each call that is wanted: many change nothing, or come twice."""
-
-_LONGEST = 300
-"""Characters of a call."""
-
-
-def calls_in(tests: Sequence[str]) -> list[str]:
-    """Return the calls of the program in tests, in order, once each: those whose arguments are literals."""
-    found: dict[str, None] = {}
-    for test in tests:
-        try:
-            tree = ast.parse(test)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        for node in _outermost(tree):
-            found[ast.unparse(node)] = None
-    return [call for call in found if len(call) <= _LONGEST]
-
 
 def changed_calls(calls: Sequence[str], wanted: int, *, seed: int = 0) -> list[str]:
     """Return up to `wanted` new calls, each one of `calls` with one or two small changes; the same for a seed."""
@@ -46,39 +30,9 @@ def changed_calls(calls: Sequence[str], wanted: int, *, seed: int = 0) -> list[s
         for _ in range(draw.choice((1, 1, 2))):
             _change(tree, draw)
         text = ast.unparse(tree)
-        if text not in calls and len(text) <= _LONGEST:
+        if text not in calls and len(text) <= LONGEST_CALL:
             found[text] = None
     return list(found)
-
-
-def _outermost(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yield calls of names that Python does not have, outside in; not those inside one that was taken."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop(0)
-        if isinstance(node, ast.Call) and _is_of_program(node.func) and _is_plain(node):
-            yield node
-        else:
-            waiting[:0] = list(ast.iter_child_nodes(node))
-
-
-def _is_of_program(function: ast.expr) -> bool:
-    return isinstance(function, ast.Name) and not hasattr(builtins, function.id)
-
-
-def _is_plain(call: ast.Call) -> bool:
-    parts = [*call.args, *(keyword.value for keyword in call.keywords)]
-    return all(_value(part) is not _NONE for part in parts)
-
-
-_NONE = object()
-
-
-def _value(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        return _NONE
 
 
 def _call(text: str) -> ast.Call | None:
@@ -92,8 +46,8 @@ def _change(call: ast.Call, draw: random.Random) -> None:
     slots += [(keyword, "value") for keyword in call.keywords]
     holder, place = draw.choice(slots)
     node = holder[place] if isinstance(holder, list) else holder.value
-    value = _value(node)
-    if value is _NONE:
+    value = literal(node)
+    if value is NO_LITERAL:
         return
     new = ast.parse(repr(_changed(value, draw)), mode="eval").body
     if isinstance(holder, list):

@@ -69,6 +69,12 @@ class Thought(Record):
     tokens_out: int = 0
 
 
+class Rated(Record):
+    """The payload of a `rated` event."""
+
+    rubric: float
+
+
 class Failure(Record):
     """The payload of a `failed` event."""
 

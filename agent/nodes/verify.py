@@ -35,7 +35,7 @@ async def _run(node: Node, deps: Deps) -> Observation:
         checker, criterion = deps.checker, deps.tree.task.success
         given = criterion.prelude if criterion else ""
         program = f"{given}\n{action.text}" if given else action.text
-        tests, calls = criterion.visible if criterion else (), deps.judge.inputs(deps.tree.task)
+        tests, calls = criterion.visible if criterion else (), deps.judge.inputs(deps.tree)
         return await metered(
             "python",
             node,

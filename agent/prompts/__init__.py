@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ponder.records import Record
 
-CURRENT = "v2"
+CURRENT = "v3"
 LIBRARY = "{library}"
 """In a system text: what programs may import."""
 
@@ -27,6 +27,8 @@ class Turns(Record):
     no_answer: str
     tests: str
     page_acts: str
+    rubric: str
+    criteria: str
     repair: str
 
 
@@ -59,6 +61,8 @@ class PromptSet(Record):
     turns: Turns
     programs: Programs
     ways: dict[str, str]
+    verdicts: dict[str, str]
+    """How the core says of an answer that it is right, and that it is not: a token each."""
     choose_code_at: float
     families: dict[str, Family] = Field(default_factory=dict)
     system_in_question: bool = False

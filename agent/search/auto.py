@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ponder.answers import normalise
-from ponder.prompting import has_tests
+from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Node, RunCode, StepKind
 from ponder.search.attempts import Attempt, AttemptSearch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ponder.prompting import has_tests
+from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Answer, Expansion, Node, Reason, RunCode, StepKind
 from ponder.search.steps import (

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ponder.answers import normalise
-from ponder.prompting import has_tests
+from ponder.answers import is_text, normalise
+from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Answer, Browse, Expansion, Node, Reason, RunCode, StepKind
 
 ON_ITS_WAY = ("asked", "thought", "observed")
-
-_SHORT_WORDS = 12
-"""Longer answers are texts: that no two agree says nothing."""
-
 
 def base_of(tree: TreeView) -> int | Expansion | None:
     """Return the node that branches start from, the next page to open on the way to it, or None: one is on its way."""
@@ -94,9 +90,9 @@ def another_kind(tree: TreeView, attempt: Node) -> StepKind:
 
 
 def none_agree(answers: Sequence[str]) -> bool:
-    """Return whether several short answers all differ."""
+    """Return whether several short answers all differ: that texts do says nothing."""
     differ = len(answers) > 1 and len({normalise(answer) for answer in answers}) == len(answers)
-    return differ and all(len(answer.split()) <= _SHORT_WORDS for answer in answers)
+    return differ and not any(map(is_text, answers))
 
 
 def own_scores(tree: TreeView, judged: Sequence[int]) -> Mapping[int, float]:

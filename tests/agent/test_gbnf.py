@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ponder.actions import Acts
-from ponder.gbnf import LINE_CHARS, act_grammar, answer_grammar, one_of
+from ponder.gbnf import LINE_CHARS, TESTS, act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
 
 
 def test_one_of() -> None:
@@ -64,3 +64,45 @@ def test_an_answer_is_never_empty_and_ends(reader: Any) -> None:
     text = answer_grammar(one_line=False)
     assert reader.takes(text, "\n1. go\n\n2. stay")
     assert not reader.takes(text, "\n")
+
+
+TEXT = "The first line of a text that is longer than any fact that stands alone."
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("ANSWER: quillfish", True),
+        ("ANSWER: quillfish\nThe page says so.", False),
+        ("ANSWER: 434\n435", False),
+        ("ANSWER: To buy:\n- leeks\n- cream", True),
+        ("ANSWER: - leeks\n- cream", True),
+        ("ANSWER: 1. leeks\n2. cream", True),
+        (f"ANSWER: {TEXT}\n\nA second one.", True),
+        (f"ANSWER: {TEXT}\n\n\nA second one.", False),
+        ("BROWSE click e4\nBROWSE back", False),
+    ],
+)
+def test_an_answer_from_a_page_may_be_a_text_but_not_a_fact_with_chatter(reader: Any, text: str, right: bool) -> None:
+    grammar = act_grammar(Acts(click=("e4",), one_line=False))
+    assert reader.takes(grammar, text) is right
+    if text.startswith("ANSWER: ") and "\n\n\n" not in text:  # what no grammar held back is cut off
+        assert (without_chatter(text.removeprefix("ANSWER: ")) == text.removeprefix("ANSWER: ")) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("1) == 2\n```", True),
+        (") == []\n```", True),
+        ("'it\\'s', x=-1.5) == {'a': (1,), 'b': None}\nassert f([[1, 2], []]) == {1, 2}\n```", True),
+        ("1) == g(2)\n```", False),
+        ("n) == 2\n```", False),
+        ("1) == 2\nprint(f(1))\n```", False),
+        ("1) == 2\nassert g(1) == 2\n```", False),
+        ("\nassert f(".join(["1) == 1"] * TESTS) + "\n```", True),
+        ("\nassert f(".join(["1) == 1"] * (TESTS + 1)) + "\n```", False),
+    ],
+)
+def test_tests_are_calls_with_literals(reader: Any, text: str, right: bool) -> None:
+    assert reader.takes(grammar_of_tests("f"), text) is right

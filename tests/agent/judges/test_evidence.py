@@ -1,11 +1,11 @@
-"""Judge v1: checks before execution before agreement."""
+"""The judge: checks before execution before agreement."""
 
 from __future__ import annotations
 
 import pytest
 
 from ponder.judges.evidence import EvidenceJudge
-from ponder.records import Answer, Browse, Observation, RunCode, SuccessCriterion, Task
+from ponder.records import Answer, Browse, Observation, Reason, RunCode, SuccessCriterion, Task
 
 JUDGE = EvidenceJudge()
 
@@ -101,11 +101,56 @@ def test_among_programs_that_pass_the_one_that_does_what_most_do_wins(grow) -> N
     assert best.node == liked
 
 
-def test_programs_are_compared_on_what_visible_tests_call() -> None:
+def test_programs_are_compared_on_what_visible_tests_call(grow) -> None:  # type: ignore[no-untyped-def]
     tests = SuccessCriterion(kind="tests", visible=("assert f([1, 2]) == 3",), hidden=("assert f([7]) == 7",))
-    inputs = JUDGE.inputs(Task(prompt="q", success=tests))
+    inputs = JUDGE.inputs(grow(Task(prompt="q", success=tests)).tree)
     assert inputs[0] == "f([1, 2])"
     assert len(inputs) > 5
     assert "f([7])" not in inputs
-    assert not JUDGE.inputs(Task(prompt="q"))
-    assert not JUDGE.inputs(Task(prompt="q", success=SuccessCriterion(kind="exact", visible=("f(1)",))))
+    assert not JUDGE.inputs(grow().tree)
+    assert not JUDGE.inputs(grow(Task(prompt="q", success=SuccessCriterion(kind="exact", visible=("f(1)",)))).tree)
+
+
+def test_tests_of_the_core_are_called_too_and_tell_programs_apart(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(Task(prompt="q", success=SuccessCriterion(kind="tests", visible=("assert f(1) == 1",))))
+    maker.apply("asked", 1, {"id": 1, "parent": 0, "branch": 1, "depth": 1, "kind": "check"})
+    words = Reason(text="assert f(5) == 25\nassert f(6) == 36")
+    maker.apply("thought", 1, {"text": words.text, "action": words.model_dump(mode="json")})
+    assert {"f(5)", "f(5) == 25", "f(6) == 36"} <= set(JUDGE.inputs(maker.tree))
+
+    def add(program: str, five: str, six: str) -> int:
+        outcomes = {"f(5) == 25": five, "f(6) == 36": six}
+        seen = checked(1, 1).model_copy(update={"outcomes": outcomes})
+        return int(maker.add(Answer(text=program), seen=seen))
+
+    add("first", "=0", "=1")
+    liked = add("second", "=1", "=1")
+    add("third", "=0", "=0")
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert best.node == liked
+
+
+LONG = "It is a plan of so many words that no other one will ever be the same, number "
+
+
+def test_of_texts_the_core_s_opinion_decides_and_it_is_asked_for_them_only(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    nodes = [maker.add(Answer(text=f"{LONG}{word}"), status="thought") for word in ("one", "two", "three")]
+    short = maker.add(Answer(text="Paris"), status="thought")
+    assert JUDGE.unclear(maker.tree, [*nodes, short]) == nodes
+    assert JUDGE.unclear(maker.tree, nodes[1:2]) == nodes[1:2]
+    maker.apply("cancelled", short, {})
+    for node, chance in zip(nodes, (0.2, 0.9, 0.4), strict=True):
+        maker.apply("rated", node, {"rubric": chance})
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert best.node == nodes[1]
+    assert JUDGE.judge(maker.tree, nodes)[nodes[2]].score == 0.4
+
+
+def test_a_rubric_is_for_all_answers_and_is_no_check(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(Task(prompt="q", success=SuccessCriterion(kind="rubric", visible=("names a river",))))
+    node = maker.add(Answer(text="Po"), status="thought")
+    assert JUDGE.unclear(maker.tree, [node]) == [node]
+    assert JUDGE.best_passed(maker.tree) is None

@@ -5,29 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.judges.inputs import calls_in, changed_calls
-
-
-@pytest.mark.parametrize(
-    ("test", "calls"),
-    [
-        ("assert f(1, [2, 3]) == 4", ["f(1, [2, 3])"]),
-        ("assert sorted(f('a')) == ['b']", ["f('a')"]),
-        ("assert abs(area(2, h=3.5) - 7) < 1e-6", ["area(2, h=3.5)"]),
-        ("assert f(-1) == g(f(2))", ["f(-1)", "f(2)"]),
-        ("def test():\n    for i in range(3):\n        assert f(i) == i", []),
-        ("assert len('abc') == 3", []),
-        ("assert f(", []),
-        ("x = [1]\nassert f(x) == 1 and f(x=[1]) == 1", ["f(x=[1])"]),
-        ("assert f({'a': (1, None)}) is True and f({'a': (1, None)})", ["f({'a': (1, None)})"]),
-    ],
-)
-def test_calls_with_literals_are_found(test: str, calls: list[str]) -> None:
-    assert calls_in([test]) == calls
+from ponder.judges.inputs import changed_calls
 
 
 def test_changes_are_new_near_and_the_same_for_the_same_seed() -> None:

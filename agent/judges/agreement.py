@@ -1,0 +1,72 @@
+"""How far candidates agree: by the answer, by what programs do, by the tests that they pass, by the words of texts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ponder.judges.candidates import Candidate
+from ponder.program_tests import OwnTest
+
+_BROKEN = ("!load", "~time", "~gone")
+_PASSED = "=1"
+"""What a comparison that holds comes to: `True` as a number."""
+
+
+def groups(found: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Group equal answers; the heaviest group first, ties by the core's own log-probability, then by order."""
+    by_key: dict[str, list[Candidate]] = {}
+    for candidate in found:
+        by_key.setdefault(candidate.key, []).append(candidate)
+    return sorted(by_key.values(), key=lambda g: (-weight(g), -max(c.mean_logprob for c in g), g[0].node))
+
+
+def weight(group: Sequence[Candidate]) -> float:
+    """Return the votes of a group."""
+    return sum(candidate.weight for candidate in group)
+
+
+def behaves_like(candidate: Candidate, others: Sequence[Candidate]) -> float:
+    """Return how many of the others do the same, on average over the calls: 0 to 1.
+
+    Minimum Bayes risk by execution (Shi et al. 2022, arXiv 2204.11454): a call on which right programs differ, as the
+    task does not say what it means, costs them little. Where a program breaks off, it does the same as none.
+    """
+    rest = [other for other in others if other.node != candidate.node]
+    came = {call: outcome for call, outcome in candidate.outcomes.items() if outcome not in _BROKEN}
+    if not rest or not came:
+        return 0.0
+    same = sum(other.outcomes.get(call) == outcome for other in rest for call, outcome in came.items())
+    return same / (len(rest) * len(candidate.outcomes))
+
+
+def dual_agreement(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Mapping[int, float]:
+    """Return, by node, how well a candidate and the core's own tests agree: 0 to 1, the best of them 1.
+
+    Candidates that pass the same tests stand by each other: the score is the root of their number times the number of
+    tests that they pass (CodeT: Chen et al. 2022, arXiv 2207.10397). All are 0 where none passes any.
+    """
+    passed = {c.node: frozenset(t.comparison for t in tests if c.outcomes.get(t.comparison) == _PASSED) for c in found}
+    size = Counter(passed.values())
+    scores = {node: math.sqrt(size[own]) * len(own) for node, own in passed.items()}
+    top = max(scores.values(), default=0.0)
+    return {node: score / top if top else 0.0 for node, score in scores.items()}
+
+
+def reads_like(candidate: Candidate, others: Sequence[Candidate]) -> float:
+    """Return how much of its words the others share, on average: 0 to 1.
+
+    The F1 of words, with which minimum Bayes risk picks the text that is least unlike the rest: what all of them say
+    is seldom left out by mistake.
+    """
+    rest = [other for other in others if other.node != candidate.node]
+    if not rest:
+        return 0.0
+    own = Counter(candidate.key.split())
+    return sum(_overlap(own, Counter(other.key.split())) for other in rest) / len(rest)
+
+
+def _overlap(one: Counter[str], other: Counter[str]) -> float:
+    total = one.total() + other.total()
+    return 2 * (one & other).total() / total if total else 0.0

@@ -1,0 +1,40 @@
+"""Agreement of candidates: by their own tests (CodeT) and by the words of texts."""
+
+from __future__ import annotations
+
+import pytest
+
+from ponder.judges.agreement import dual_agreement, reads_like
+from ponder.judges.candidates import Candidate
+from ponder.program_tests import read_tests
+
+TESTS = read_tests("assert f(1) == 1\nassert f(2) == 4\nassert f(3) == 8")
+
+
+def program(node: int, *passed: int) -> Candidate:
+    outcomes = {test.comparison: "=1" if number in passed else "=0" for number, test in enumerate(TESTS, 1)}
+    return Candidate(node=node, answer=f"p{node}", key=f"p{node}", weight=1, executed=False, outcomes=outcomes)
+
+
+def test_programs_that_pass_the_same_tests_stand_by_each_other() -> None:
+    found = [program(1, 1, 2), program(2, 1, 2), program(3, 1, 2), program(4, 1, 3), program(5, 3), program(6)]
+    scores = dual_agreement(found, TESTS)
+    assert scores[1] == scores[2] == scores[3] == 1.0
+    assert scores[4] == pytest.approx(2 / (3**0.5 * 2))
+    assert scores[5] == pytest.approx(1 / (3**0.5 * 2))
+    assert scores[6] == 0.0
+
+
+def test_nothing_passes_or_nothing_was_written() -> None:
+    assert dual_agreement([program(1), program(2)], TESTS) == {1: 0.0, 2: 0.0}
+    assert dual_agreement([program(1, 1)], ()) == {1: 0.0}
+    assert dual_agreement([], TESTS) == {}
+
+
+def test_the_text_that_shares_most_words() -> None:
+    texts = ["salt melts ice: it lowers its freezing point", "it lowers that point", "salt melts ice", "we like tea"]
+    found = [Candidate(node=i, answer=t, key=t, weight=1, executed=False) for i, t in enumerate(texts)]
+    likeness = [reads_like(one, found) for one in found]
+    assert likeness[0] == max(likeness)
+    assert likeness[3] == 0.0
+    assert reads_like(found[0], found[:1]) == 0.0
