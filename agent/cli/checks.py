@@ -12,11 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ponder.errors import NoSandbox, UsageError
+from ponder.errors import NoSandbox, PonderError, UsageError
 from ponder.protocols import GroupFactory
 
 Report = dict[str, Any]
 _SOON_S = 10.0
+_PULL = "not on this machine yet: the first use fetches it, or `ponder models pull {}`"
 ADD_PACKAGES = "ponder sandbox image numpy sympy pandas"
 
 
@@ -36,8 +37,38 @@ def check_cores() -> Report:
     from ponder.models import is_here, load_registry
 
     here = {name: is_here(name) for name in load_registry()}
-    pull = "not on this machine yet: the first use fetches it, or `ponder models pull {}`"
-    return {name: {"ok": yes, "why": "" if yes else pull.format(name)} for name, yes in here.items()}
+    return {name: {"ok": yes, "why": "" if yes else _PULL.format(name)} for name, yes in here.items()}
+
+
+async def check_core(name: str) -> Report:
+    """Tell of the core of that name: a server is asked what it is; of weights, whether they are here."""
+    from ponder.core.servers.openai_api import OpenAICore
+    from ponder.core.servers.wire import PREFIX, parse_name
+    from ponder.models import is_here
+    from ponder.parts import OTHER_CORES, check_core
+
+    try:
+        if not name.startswith(PREFIX):
+            check_core(name)
+            known = any(name.startswith(other.partition(":")[0] + ":") for other in OTHER_CORES)
+            return {"ok": known or is_here(name), "why": "" if known or is_here(name) else _PULL.format(name)}
+        core = OpenAICore(parse_name(name))
+        try:
+            await core.start()
+            return {"ok": True, "why": _server(core.manifest()), **core.manifest()}
+        finally:
+            await core.close()
+    except PonderError as error:
+        return {"ok": False, "why": str(error), "fix": error.fix or ""}
+
+
+def _server(about: Mapping[str, Any]) -> str:
+    """Return what can be done with a server, in words."""
+    begins = {"continues": "goes on with the core's turn", "flags": "goes on with the core's turn when flags say so"}
+    prefill = begins.get(about["prefill"], "is told in words how to begin")
+    field = about["grammar"]
+    grammar = "it enforces no grammar: words are parsed" if field == "none" else f"grammars in the field {field}"
+    return f"{about['engine']} at {about['server']}, model {about['model']}: {prefill}; {grammar}"
 
 
 def check_engine() -> Report:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from functools import partial
@@ -19,6 +19,7 @@ from rich.markup import escape
 from ponder.cli.checks import (
     Report,
     check_browser,
+    check_core,
     check_cores,
     check_docker,
     check_engine,
@@ -32,24 +33,31 @@ PATIENCE_S = 60.0
 
 
 def doctor(
+    core: Annotated[
+        list[str] | None, typer.Option(help="Look at this core, too: a server is asked what it is and can do.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")] = False,
 ) -> int:
     """Check what works on this machine: sandboxes, docker, browser, cores, meters; and say how to fix the rest.
 
-    Exit code 0 when `ponder ask` can work with all its tools, 5 when something is missing.
+    Exit code 0 when `ponder ask` can work with all its tools and with the cores that were named, 5 when something is
+    missing. A server in OPENAI_BASE_URL is looked at without being named.
     """
-    found = examine()
+    named = core or (["openai:"] if os.environ.get("OPENAI_BASE_URL") else [])
+    found = examine(cores=named)
     if as_json:
         print_json(found)
     else:
         _print(found)
-    return 0 if found["choice"]["ok"] and found["browser"]["ok"] else 5
+    needed = [found["choice"], found["browser"], *(found["cores"][name] for name in core or ())]
+    return 0 if all(one["ok"] for one in needed) else 5
 
 
-def examine(patience_s: float = PATIENCE_S) -> Report:
+def examine(patience_s: float = PATIENCE_S, *, cores: Sequence[str] = ()) -> Report:
     """Try every part for real, all at once. Shapes: name -> {"ok": bool, "why": str, ...} per part.
 
     Args:
+        cores: further cores to look at, besides the registry's.
         patience_s: a check that takes longer is reported as broken, and left alone.
     """
     from ponder.sandboxes import SANDBOXES, check_sandbox
@@ -65,6 +73,7 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
         "docker": start(check_docker),
         "cores": start(check_cores),
         "engine": start(check_engine),
+        **{f"core {name}": start(partial(check_core, name)) for name in cores},
     }
     done = gather(started, patience_s)
     sandboxes = {name: done[f"sandbox {name}"] for name in names}
@@ -75,7 +84,7 @@ def examine(patience_s: float = PATIENCE_S) -> Report:
         **before,
         "docker": done["docker"],
         "browser": done["browser"],
-        "cores": done["cores"],
+        "cores": {**done["cores"], **{name: done[f"core {name}"] for name in cores}},
         "engine": done["engine"],
     }
 

@@ -6,12 +6,13 @@ import json
 import os
 import threading
 from concurrent.futures import Future
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from ponder.cli.app import run
-from ponder.cli.checks import Report, check_docker, check_engine, check_image, check_meters
+from ponder.cli.checks import Report, check_core, check_docker, check_engine, check_image, check_meters
 from ponder.cli.doctor import choose, gather, start
 from ponder.core.llama.native import PROGRAM, RECORD, Build
 from ponder.errors import NoSandbox, UnknownName
@@ -170,3 +171,46 @@ def test_a_native_engine_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     told = check_engine()
     assert (told["ok"], told["native"]) == (ok, ok)
     assert ("b7" in told["why"]) == ok
+
+
+async def test_a_server_is_asked_what_it_can() -> None:
+    pages = {
+        "/v1/models": {"data": [{"id": "small", "owned_by": "llamacpp", "meta": {"n_ctx": 2048}}]},
+        "/props": {"build_info": "b7000"},
+    }
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.path in pages
+            body = json.dumps(pages.get(self.path, {})).encode()
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        report = await check_core(f"openai:@{url}")
+        server.shutdown()
+    assert report["ok"] is True
+    assert report["why"] == f"llama.cpp b7000 at {url}, model small: goes on with the core's turn; grammars in the field grammar"
+    down = await check_core(f"openai:small@{url}")
+    assert (down["ok"], bool(down["why"])) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["openai:small@ftp://x", "no-such-model", "transformers:no/such/folder/here"])
+async def test_a_core_that_cannot_be(name: str) -> None:
+    report = await check_core(name)
+    assert report["ok"] is False
+    assert report["why"]
+
+
+async def test_weights_that_are_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PONDER_MODELS_DIR", str(tmp_path))
+    report = await check_core("smollm2-135m")
+    assert report["ok"] is False
+    assert "ponder models pull smollm2-135m" in report["why"]
