@@ -20,8 +20,8 @@ OPENING_CHARS = 60
 """A first line of an answer that is so long may be followed by others. A shorter one is a fact, and what follows it is
 chatter, unless it announces more (it ends with a colon) or begins a list."""
 _OPENING = re.compile(rf"(?:[-*#]|\d\d?[.)]) .+|.+:|.{{{OPENING_CHARS},}}")
-TESTS = 6
-"""Tests that a core writes for itself, at most: small cores go on up to the limit."""
+FEWEST_TESTS, TESTS = 3, 6
+"""Tests that a core writes for itself: small cores end after one, or go on up to the limit of tokens."""
 
 
 def one_of(options: Sequence[str]) -> str:
@@ -68,9 +68,13 @@ def act_grammar(acts: Acts) -> str:
 
 
 def grammar_of_tests(name: str) -> str:
-    """Return a grammar for tests of a function, from behind `assert NAME(` on: calls and results are literals."""
-    again = json.dumps(f"\nassert {name}(")
-    return f'root ::= test ({again} test){{0,{TESTS - 1}}} "\\n```" "\\n"?\n{_LITERALS}'
+    """Return a grammar for tests of a function, from behind `assert NAME` on: calls and results are literals.
+
+    The bracket is the core's to write: where it had to stand before its own words, `([1, 2])` became `(1, 2)`, since
+    `([` is one token.
+    """
+    again = json.dumps(f"\nassert {name}")
+    return f'root ::= test ({again} test){{{FEWEST_TESTS - 1},{TESTS - 1}}} "\\n```" "\\n"?\n{_LITERALS}'
 
 
 def _names(names: Sequence[str]) -> str:
@@ -89,11 +93,11 @@ _JSON = {
 
 # Short ones: a core that repeats itself comes to an end.
 _LITERALS = r"""
-test ::= (arg (", " arg){0,5})? ")" " == " value
+test ::= "(" (arg (", " arg){0,5})? ")" " == " value
 arg ::= ([a-z_] [a-z_0-9]{0,30} "=")? value
 value ::= number | text | "True" | "False" | "None" | "set()" | several
 several ::= "[" values? "]" | "(" (value ", " values | value ",")? ")" | "{" (values | pairs)? "}"
-values ::= value (", " value){0,19}
+values ::= value (", " value){0,11}
 pairs ::= pair (", " pair){0,9}
 pair ::= value ": " value
 number ::= "-"? ("0" | [1-9] [0-9]{0,18}) ("." [0-9]{1,12})?

@@ -90,19 +90,24 @@ def test_an_answer_from_a_page_may_be_a_text_but_not_a_fact_with_chatter(reader:
         assert (without_chatter(text.removeprefix("ANSWER: ")) == text.removeprefix("ANSWER: ")) is right
 
 
+THREE = "(1) == 1\nassert f(2) == 2\nassert f"
+
+
 @pytest.mark.parametrize(
     ("text", "right"),
     [
-        ("1) == 2\n```", True),
-        (") == []\n```", True),
-        ("'it\\'s', x=-1.5) == {'a': (1,), 'b': None}\nassert f([[1, 2], []]) == {1, 2}\n```", True),
-        ("1) == g(2)\n```", False),
-        ("n) == 2\n```", False),
-        ("1) == 2\nprint(f(1))\n```", False),
-        ("1) == 2\nassert g(1) == 2\n```", False),
-        ("\nassert f(".join(["1) == 1"] * TESTS) + "\n```", True),
-        ("\nassert f(".join(["1) == 1"] * (TESTS + 1)) + "\n```", False),
+        ("(1) == 2", True),
+        ("() == []", True),
+        ("('it\\'s', x=-1.5) == {'a': (1,), 'b': None}\nassert f([[1, 2], []]) == {1, 2}", True),
+        ("(1) == g(2)", False),
+        ("(n) == 2", False),
+        ("(1) == 2\nprint(f(1))", False),
+        ("(1) == 2\nassert g(1) == 2", False),
+        ("\nassert f".join(["(1) == 1"] * (TESTS - 2)), True),
+        ("\nassert f".join(["(1) == 1"] * (TESTS - 1)), False),
     ],
 )
 def test_tests_are_calls_with_literals(reader: Any, text: str, right: bool) -> None:
-    assert reader.takes(grammar_of_tests("f"), text) is right
+    grammar = grammar_of_tests("f")
+    assert reader.takes(grammar, f"{THREE}{text}\n```") is right
+    assert not reader.takes(grammar, "(1) == 1\n```"), "one test is too few"
