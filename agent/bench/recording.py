@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ponder.bench.problems import Grade, Problem
 from ponder.bench.rooms import GradingRooms
+from ponder.judges.candidates import Candidate, candidates
 from ponder.records import Charge, Node, Record
 from ponder.tree import Event, Tree
 
@@ -54,7 +55,12 @@ def recorded(suite: str, problem: Problem, events: Sequence[Event], rooms: Gradi
         return grades[answer]
 
     charges = [Charge.model_validate(event.data) for event in events if event.kind == "charged"]
-    nodes = [about | _node(node, charges, grade(node.answer)) for node in tree.nodes.values() if node.id]
+    found, rated = {one.node: one for one in candidates(tree)}, _rating_cpu_s(events)
+    nodes = [
+        about | _node(node, charges, grade(node.answer)) | _evidence(node, found.get(node.id), rated.get(node.id))
+        for node in tree.nodes.values()
+        if node.id
+    ]
     decisions = [about | _decision(event.data) for event in events if event.kind == "decided"]
     return Recorded(
         tasks=(about | _task(ended.data, grade(ended.data.get("answer")), tree, charges),),
@@ -95,6 +101,30 @@ def _node(node: Node, charges: Iterable[Charge], grade: Grade | None) -> dict[st
         "tool_cpu_s": sum(charge.usage.cpu_s for charge in own if charge.tool != "core"),
         "tool_wall_s": sum(charge.usage.wall_s for charge in own if charge.tool != "core"),
     }
+
+
+def _evidence(node: Node, candidate: Candidate | None, rated_cpu_s: float | None) -> dict[str, Any]:
+    """Return what the judge knew of a node's answer, besides what its observation and its verdict say."""
+    return {
+        "executed": candidate.executed if candidate is not None else None,
+        "checks": candidate.checks if candidate is not None else None,
+        "checks_passed": candidate.passed if candidate is not None else None,
+        "rubric": node.rubric,
+        "rubric_cpu_s": rated_cpu_s,
+    }
+
+
+def _rating_cpu_s(events: Sequence[Event]) -> dict[int, float]:
+    """Return, by node, the core's CPU seconds for its opinion of the answer: the call before the answer was rated."""
+    last: dict[int | None, float] = {}
+    found: dict[int, float] = {}
+    for event in events:
+        if event.kind == "charged" and event.data["tool"] == "core":
+            charge = Charge.model_validate(event.data)
+            last[charge.node] = charge.usage.cpu_s
+        elif event.kind == "rated" and event.node is not None:
+            found[event.node] = last.get(event.node, 0.0)
+    return found
 
 
 def _decision(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,257 @@
+"""Recorded searches as candidates again: of the first k samples, with any piece of evidence taken away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ponder.answers import normalise
+from ponder.bench.recording import read_table
+from ponder.errors import UsageError
+from ponder.judges.candidates import EXECUTED_WEIGHT, Candidate
+from ponder.program_tests import OwnTest, read_tests
+
+Row = Mapping[str, Any]
+
+INDEPENDENT = "self-consistency"
+"""The strategy whose records are independent samples; any other's are trees."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds that a recorded search spent on evidence."""
+
+    visible_s: float = 0.0
+    """Runs of visible checks. One run in the sandbox checks and calls a program: its cost is parted by the number of
+    tests and calls."""
+    behaviour_s: float = 0.0
+    """Calls of candidate programs, those of the core's own tests aside."""
+    own_tests_s: float = 0.0
+    """What the core took to write tests, and their runs."""
+    rubric_s: float = 0.0
+    total_s: float = 0.0
+    """All of the search."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """One recorded search.
+
+    A sample is what one first step led to: it and all steps below it.
+    """
+
+    suite: str
+    task: str
+    independent: bool
+    """Whether the samples know nothing of each other."""
+    samples: tuple[tuple[Candidate, ...], ...]
+    """Per sample, in the order in which they were asked for, its candidates: none where it came to no answer."""
+    right: Mapping[int, bool]
+    """By a candidate's node, whether its answer is right."""
+    tests: tuple[OwnTest, ...]
+    """What the core wrote to test programs with."""
+    cost: Cost
+
+    @property
+    def outcomes(self) -> list[bool]:
+        """Whether each sample is right: whether its last answer is."""
+        return [bool(sample) and self.right[sample[-1].node] for sample in self.samples]
+
+    def first(self, k: int) -> list[Candidate]:
+        """Return the candidates of the first k samples, or of a tree the first k candidates, in the order of nodes.
+
+        A tree grows from what came before, so that its past is a matter of order, not of branches.
+        """
+        if self.independent:
+            return _in_order(self.samples[:k])
+        return _in_order(self.samples)[:k]
+
+
+def searches(folder: Path) -> list[Search]:
+    """Return the recorded searches of a packed folder.
+
+    Raises:
+        UsageError: there are no records, or records that lack what this needs.
+        ImportError: pyarrow is not installed.
+    """
+    manifest = manifest_of(folder)
+    try:
+        about = {(row["suite"], row["task"]): row for row in read_table(folder, "tasks")}
+        nodes = sorted(read_table(folder, "nodes"), key=_task_of)
+        return [
+            rebuilt(about[key], list(rows), independent=_is_independent(manifest[key[0]]))
+            for key, rows in groupby(nodes, key=_task_of)
+        ]
+    except (FileNotFoundError, KeyError) as error:
+        raise UsageError(f"{folder} lacks {error.args[-1]!r}", fix="pack it with benchmarks/record.py again") from error
+
+
+def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the manifest of packed records, by suite. Raises UsageError."""
+    try:
+        read = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no records", fix="benchmarks/record.py pack makes them") from error
+    if not isinstance(read, dict) or not all(isinstance(suite, dict) for suite in read.values()):
+        raise UsageError(f"{folder}/manifest.json names no suites")
+    return read
+
+
+def rebuilt(about: Row, nodes: Sequence[Row], *, independent: bool) -> Search:
+    """Return one search from its row of the tasks table and its rows of the nodes table."""
+    rows = {int(row["node"]): row for row in sorted(nodes, key=lambda row: int(row["node"]))}
+    written = [row["text"] for row in rows.values() if row["kind"] == "check" and row["status"] != "asked"]
+    tests = tuple({test.comparison: test for text in written for test in read_tests(text or "")}.values())
+    steps = {node: row for node, row in rows.items() if row["kind"] != "check"}
+    samples: dict[int, list[Candidate]] = {head: [] for head in _heads(steps)}
+    for node, row in steps.items():
+        candidate = candidate_of(row)
+        if candidate is not None and (head := _head(node, steps, samples)) is not None:
+            samples[head].append(candidate)
+    kept = [candidate.node for sample in samples.values() for candidate in sample]
+    return Search(
+        suite=about["suite"],
+        task=about["task"],
+        independent=independent,
+        samples=tuple(tuple(sample) for sample in samples.values()),
+        right={node: bool(rows[node]["right"]) for node in kept},
+        tests=tests,
+        cost=_cost(about, list(rows.values()), tests),
+    )
+
+
+def candidate_of(row: Row) -> Candidate | None:
+    """Return the candidate of a row of the nodes table, as `ponder.judges.candidates` had it; None: it offers none."""
+    if not row["answer"] or row["status"] not in ("thought", "observed", "judged"):
+        return None
+    executed = bool(row["executed"])
+    return Candidate(
+        node=int(row["node"]),
+        answer=row["answer"],
+        key=normalise(row["answer"]),
+        weight=EXECUTED_WEIGHT if executed else 1.0,
+        executed=executed,
+        passed=row["checks_passed"] or 0,
+        checks=row["checks"] or 0,
+        mean_logprob=row["mean_logprob"] or 0.0,
+        outcomes=json.loads(row["outcomes"]) if row["outcomes"] else {},
+        rubric=row["rubric"],
+    )
+
+
+# --- taking evidence away ------------------------------------------------------------------------------------
+
+Evidence = tuple[list[Candidate], tuple[OwnTest, ...]]
+"""Candidates and the core's own tests: what the judge chooses by."""
+
+
+def without_visible(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Take the results of visible checks away."""
+    return [one.model_copy(update={"passed": 0, "checks": 0}) for one in found], tuple(tests)
+
+
+def without_behaviour(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Take away what programs return; which of the core's own tests they pass stays."""
+    own = {test.comparison for test in tests}
+    return [_with_outcomes(one, lambda call: call in own) for one in found], tuple(tests)
+
+
+def without_own_tests(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Take the core's own tests away, and the calls that only they make."""
+    return [_with_outcomes(one, set(_others(one, tests)).__contains__) for one in found], ()
+
+
+def without_logprob(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Take the core's own log-probability away."""
+    return [one.model_copy(update={"mean_logprob": 0.0}) for one in found], tuple(tests)
+
+
+def without_executed(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Let an executed answer have one vote, as any other."""
+    return [one.model_copy(update={"weight": 1.0, "executed": False}) for one in found], tuple(tests)
+
+
+def without_rubric(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Take the core's opinion of answers away."""
+    return [one.model_copy(update={"rubric": None}) for one in found], tuple(tests)
+
+
+PIECES: Mapping[str, tuple[Callable[[Sequence[Candidate], Sequence[OwnTest]], Evidence], Callable[[Cost], float]]] = {
+    "visible checks": (without_visible, lambda cost: cost.visible_s),
+    "behaviour": (without_behaviour, lambda cost: cost.behaviour_s),
+    "own tests": (without_own_tests, lambda cost: cost.own_tests_s),
+    "log-probability": (without_logprob, lambda _: 0.0),
+    "votes of executed answers": (without_executed, lambda _: 0.0),
+    "rubric": (without_rubric, lambda cost: cost.rubric_s),
+}
+"""The judge's pieces of evidence: how each is taken away, and the CPU seconds that this saves."""
+
+
+def _with_outcomes(one: Candidate, keep: Callable[[str], bool]) -> Candidate:
+    return one.model_copy(update={"outcomes": {call: came for call, came in one.outcomes.items() if keep(call)}})
+
+
+def _others(one: Candidate, tests: Sequence[OwnTest]) -> list[str]:
+    """Return the calls of a candidate that are made without the core's own tests too: all of these stand first."""
+    own = {call for test in tests for call in (test.call, test.comparison)}
+    calls = list(one.outcomes)
+    last = max((at for at, call in enumerate(calls) if call not in own), default=-1)
+    return calls[: last + 1]
+
+
+# --- the shape of a tree, and its bill ----------------------------------------------------------------------------
+
+
+def _task_of(row: Row) -> tuple[str, str]:
+    return row["suite"], row["task"]
+
+
+def _is_independent(manifest: Row) -> bool:
+    return str(manifest["strategy"]).partition("+")[0] == INDEPENDENT
+
+
+def _heads(steps: Mapping[int, Row]) -> Iterator[int]:
+    """Yield the first steps of the samples: those at the root, or below the pages that are opened for all of them."""
+    base = 0
+    while True:
+        below = [node for node, row in steps.items() if row["parent"] == base]
+        if len(below) != 1 or steps[below[0]]["kind"] != "browse":
+            break
+        if not any(row["parent"] == below[0] for row in steps.values()):
+            break
+        base = below[0]
+    yield from below
+
+
+def _head(node: int, steps: Mapping[int, Row], heads: Mapping[int, Any]) -> int | None:
+    at: int | None = node
+    while at is not None and at not in heads:
+        at = steps[at]["parent"] if at in steps else None
+    return at
+
+
+def _in_order(samples: Sequence[Sequence[Candidate]]) -> list[Candidate]:
+    return sorted((candidate for sample in samples for candidate in sample), key=lambda candidate: candidate.node)
+
+
+def _cost(about: Row, rows: Sequence[Row], tests: Sequence[OwnTest]) -> Cost:
+    visible = behaviour = own = 0.0
+    for row in rows:
+        if row["kind"] == "check":
+            own += row["core_cpu_s"]
+            continue
+        candidate = candidate_of(row)
+        checks = row["total"] or 0
+        if candidate is None or not checks + len(candidate.outcomes):
+            continue
+        others = len(_others(candidate, tests))
+        each = row["tool_cpu_s"] / (checks + len(candidate.outcomes))
+        visible += each * checks
+        behaviour += each * others
+        own += each * (len(candidate.outcomes) - others)
+    rubric = sum(row["rubric_cpu_s"] or 0.0 for row in rows)
+    return Cost(visible, behaviour, own, rubric, about["charged_cpu_s"])

@@ -1,0 +1,212 @@
+"""How likely the best answer is right: a small logistic model for each kind of evidence, fitted on recorded searches.
+
+The models are plain numbers in `calibration.json`; without that file there are none, and nothing is calibrated. What
+they look at is computed here, by the same function in a live search and over records (`ponder.bench.reliability`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from ponder.answers import is_text
+from ponder.errors import UsageError
+from ponder.judges.agreement import behaves_like, dual_agreement, groups, reads_like, weight
+from ponder.judges.candidates import Candidate
+from ponder.program_tests import OwnTest
+from ponder.records import Best, Record
+from ponder.stats import chance_of_lead
+
+Kind = Literal["programs", "answers", "texts"]
+"""What decides: checks and what programs do; short answers that can agree; texts, no two of which ever do."""
+
+FILE = Path(__file__).with_name("calibration.json")
+
+
+class Signals(Record):
+    """What the probability rests on. `None`: this search does not have that signal. Shares are in [0, 1]."""
+
+    kind: Kind
+    log_candidates: float
+    """log2 of the number of candidates."""
+    alone: float
+    """1 where there is one candidate only, which can agree with nothing; else 0."""
+    distinct: float
+    """Distinct answers as a share of the candidates."""
+    lead_share: float
+    """The share of the votes that the best answer has."""
+    log_lead: float
+    """log2 of 1 + these votes."""
+    margin: float
+    """Its votes less those of the strongest other answer, as a share of all."""
+    lead_chance: float
+    """Chance that it is the core's most likely answer: `ponder.stats.chance_of_lead` of both."""
+    mean_logprob: float
+    """Mean log-probability of a token of the best candidate's."""
+    executed: float
+    """1 where a program computed it or a page says it, else 0."""
+    passed: float | None = None
+    """The share of the visible checks that the best candidate passed."""
+    log_checks: float | None = None
+    """log2 of 1 + the number of visible checks."""
+    passing: float | None = None
+    """The share of the candidates that pass all visible checks."""
+    behaves: float | None = None
+    """How many of those that pass as many checks do the same: `agreement.behaves_like`."""
+    log_alike: float | None = None
+    """log2 of 1 + how many these are."""
+    dual: float | None = None
+    """`agreement.dual_agreement` with the core's own tests."""
+    own_passed: float | None = None
+    """The share of the core's own tests that the best candidate passes."""
+    reads: float | None = None
+    """How much of a text's words the others share: `agreement.reads_like`."""
+    rubric: float | None = None
+    """Chance that the core itself gives to the answer meeting the task."""
+
+
+def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) -> Signals:
+    """Return the signals of the best answer.
+
+    Args:
+        found: all candidates so far.
+        tests: what the core wrote to test programs with.
+        best: which of them was chosen.
+
+    Raises:
+        ValueError: the best answer is none of the candidates.
+    """
+    leader = next((candidate for candidate in found if candidate.node == best.node), None)
+    if leader is None:
+        raise ValueError(f"node {best.node} is no candidate")
+    ranked, n = groups(found), len(found)
+    own = sum(candidate.weight for candidate in found if candidate.key == leader.key)
+    other = max((weight(group) for group in ranked if group[0].key != leader.key), default=0.0)
+    total = sum(candidate.weight for candidate in found)
+    programs = any(candidate.checks or candidate.outcomes for candidate in found)
+    texts = not programs and len(ranked) == n and all(is_text(candidate.answer) for candidate in found)
+    base = Signals(
+        kind="programs" if programs else "texts" if texts else "answers",
+        log_candidates=math.log2(n),
+        alone=float(n == 1),
+        distinct=len(ranked) / n,
+        lead_share=own / total,
+        log_lead=math.log2(1 + own),
+        margin=(own - other) / total,
+        lead_chance=chance_of_lead(own, other),
+        mean_logprob=leader.mean_logprob,
+        executed=float(leader.executed),
+        reads=reads_like(leader, found) if texts else None,
+        rubric=leader.rubric,
+    )
+    return base.model_copy(update=_of_program(leader, found, tests)) if programs else base
+
+
+def _of_program(leader: Candidate, found: Sequence[Candidate], tests: Sequence[OwnTest]) -> dict[str, float]:
+    """Return the signals that only what is checked and run has, those of them that are there."""
+    came: dict[str, float] = {}
+    most = [candidate for candidate in found if candidate.share == leader.share]
+    if leader.checks:
+        full = sum(candidate.checks > 0 and candidate.passed == candidate.checks for candidate in found)
+        came |= {"passed": leader.share, "log_checks": math.log2(1 + leader.checks), "passing": full / len(found)}
+    if any(candidate.outcomes for candidate in found):
+        same = behaves_like(leader, most)
+        came |= {"behaves": same, "log_alike": math.log2(1 + same * (len(most) - 1))}
+    if tests:
+        # By itself a candidate agrees wholly with a test that it passes, and not at all with another one.
+        passed = sum(dual_agreement([leader], [test])[leader.node] for test in tests)
+        came |= {"dual": dual_agreement(most, tests)[leader.node], "own_passed": passed / len(tests)}
+    return came
+
+
+class Term(Record):
+    """One signal's part in a model: `weight * (value - mean) / scale`, the value held within what training saw."""
+
+    name: str
+    weight: float
+    mean: float
+    scale: float = Field(gt=0)
+    low: float
+    high: float
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_signal(cls, name: str) -> str:
+        if name == "kind" or name not in Signals.model_fields:
+            raise ValueError(f"no signal is called {name!r}")
+        return name
+
+
+class FittedOn(Record):
+    """Where a model comes from, and how well it did on tasks that it had not seen (cross-fitting over tasks)."""
+
+    core: str
+    records: tuple[str, ...]
+    suites: tuple[str, ...]
+    tasks: int
+    snapshots: int
+    """Searches, each seen after 1, 2, 4... samples."""
+    right: float
+    """The share of the snapshots whose best answer is right."""
+    ece: float
+    """Expected calibration error over 15 bins that hold as many snapshots each."""
+    brier: float
+
+
+class Model(Record):
+    """A logistic model for one kind of evidence."""
+
+    kind: Kind
+    bias: float
+    terms: tuple[Term, ...]
+    fitted_on: FittedOn | None = None
+    """None while a model is only tried out."""
+
+    def probability(self, seen: Signals) -> float | None:
+        """Return the chance that the best answer is right; None where a signal is missing."""
+        total = self.bias
+        for term in self.terms:
+            value: float | None = getattr(seen, term.name)
+            if value is None:
+                return None
+            total += term.weight * (min(max(value, term.low), term.high) - term.mean) / term.scale
+        # Far out on either side `exp` overflows.
+        return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
+
+
+class Calibration(Record):
+    """Models, of each kind those with more signals first."""
+
+    version: Literal[1] = 1
+    models: tuple[Model, ...] = ()
+
+    def probability(self, seen: Signals) -> float | None:
+        """Return the chance that the best answer is right, by the first model of its kind that misses no signal.
+
+        None where there is no such model: the caller keeps the confidence that it has.
+        """
+        own = (model.probability(seen) for model in self.models if model.kind == seen.kind)
+        return next((chance for chance in own if chance is not None), None)
+
+
+@lru_cache(maxsize=4)
+def load(path: Path = FILE) -> Calibration:
+    """Return the calibration in a file, an empty one where there is no such file.
+
+    Raises:
+        UsageError: the file is no calibration.
+    """
+    try:
+        return Calibration.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Calibration()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "the whole"
+        wrong = f"{path.name} is no calibration: {where}: {first['msg']}"
+        raise UsageError(wrong, fix="benchmarks/judge_report.py fit makes it anew") from error
