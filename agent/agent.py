@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -37,6 +37,8 @@ from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Limits, Result, Task
 from ponder.tree import Event
 from ponder.works import OnEvent, Plan, Works
+
+_T = TypeVar("_T")
 
 
 class Agent:
@@ -113,6 +115,13 @@ class Agent:
         """
         return self._wait(self._submit(task, budget, on_event))
 
+    def start(self) -> Bill:
+        """Open the parts now (load the core, open the sandbox); the first run then pays for none of it.
+
+        Returns the bill of that. Raises MachineError: something that a search needs is missing.
+        """
+        return self._wait(self._background.submit(self._works.start()))
+
     async def arun(self, task: str | Task, *, budget: Budget | None = None, on_event: OnEvent | None = None) -> Result:
         """Like `run`, for async code; cancelling it ends the search as `interrupted`."""
         future = asyncio.wrap_future(self._submit(task, budget, on_event))
@@ -177,7 +186,7 @@ class Agent:
         budget = self._works.checked(budget or whole.budget or self._budget)
         return self._background.submit(self._works.run(whole, budget, on_event))
 
-    def _wait(self, future: Future[Result]) -> Result:
+    def _wait(self, future: Future[_T]) -> _T:
         try:
             return future.result()
         except KeyboardInterrupt:

@@ -93,6 +93,12 @@ class Works:
                 raise UnknownName("tool in a budget", tool, known)
         return budget
 
+    async def start(self) -> Bill:
+        async with self._turn:
+            ledger = Ledger(prices=self._plan.prices)
+            await self._open(ledger)
+            return ledger.bill()
+
     async def run(self, task: Task, budget: Budget, on_event: OnEvent | None) -> Result:
         async with self._turn:
             recorded_budget = self._agreed(task, budget)

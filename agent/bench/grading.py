@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 
 from ponder.answers import final_value, number
+from ponder.bench.gym_talk import GymTalk
 from ponder.bench.problems import Grade, Rooms
 from ponder.records import Limits
 
@@ -48,15 +50,20 @@ class NumberGrader:
 
 @dataclass(frozen=True, repr=False)
 class PuzzleGrader:
-    """Right when the family's own verifier gives the full score."""
+    """Right when the family's own verifier gives the full score.
 
+    Args:
+        talk: with reasoning-gym's process; the suite closes it.
+    """
+
+    talk: GymTalk
     family: str
     seed: int
     index: int
 
-    async def grade(self, answer: str, rooms: Rooms) -> Grade:
-        """See `Grader.grade`."""
-        return await rooms.score_puzzle(self.family, self.seed, self.index, answer)
+    async def grade(self, answer: str, rooms: Rooms) -> Grade:  # noqa: ARG002 - the verifier has its own process
+        """See `Grader.grade`. Raises MachineError: reasoning-gym is not there or died."""
+        return await asyncio.to_thread(self.talk.score, self.family, self.seed, self.index, answer)
 
 
 def last_number(text: str) -> Decimal | None:

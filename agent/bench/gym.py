@@ -72,7 +72,7 @@ def _problem(talk: GymTalk, family: str, seed: int, index: int) -> Problem:
     question = talk.question(family, seed, index)
     return Problem(
         task=Task(id=f"gym/{family}/{seed}/{index}", prompt=question),
-        grader=PuzzleGrader(family, seed, index),
+        grader=PuzzleGrader(talk, family, seed, index),
         plain=PLAIN.format(question=question),
         reply="text",
     )

@@ -72,7 +72,8 @@ def problem(row: HumanEvalRow) -> Problem:
         task=Task(
             id=f"humaneval/{row.task_id.rpartition('/')[2]}",
             prompt=PROMPT.format(source=source),
-            success=SuccessCriterion(kind="tests", visible=visible, prelude=prelude),
+            # They stand in the docstring already.
+            success=SuccessCriterion(kind="tests", visible=visible, visible_in_prompt=True, prelude=prelude),
         ),
         grader=ProgramGrader(tests=(test,), prelude=prelude),
         plain=PLAIN.format(source=source),

@@ -1,8 +1,9 @@
 """Sixty open-ended tasks: prompts without a success criterion, and hidden constraints that grade the answers.
 
 Twelve each of explain, plan, compare, write and research. What a search may see is `OpenTask.task`; the constraints
-stay with the grader. An answer's score is the share of its task's constraints that it meets. What any platitude meets
-("avoid", "at most") counts only in an answer that also meets something else: to do nothing wrong is not enough.
+stay with the grader. An answer's score is the share of its task's constraints that it meets, and it is right if it
+meets all of them. What any platitude meets ("avoid", "at most") counts only in an answer that also meets something
+else: to do nothing wrong is not enough.
 
 The research tasks stand on the pages of `ponder.bench.pages`, whose facts are invented, so that no model knows them.
 `serve_pages` serves them on loopback; the browser tool must permit that origin, because the task's own urls name it.
@@ -10,18 +11,27 @@ The research tasks stand on the pages of `ponder.bench.pages`, whose facts are i
 
 from __future__ import annotations
 
+import hashlib
+import random
 import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from pydantic import Field
 
 from ponder.bench.constraints import Constraint
-from ponder.bench.pages import serve_pages
+from ponder.bench.pages import contents, page_text, serve_pages
+from ponder.bench.problems import Grade, Problem, Rooms
+from ponder.errors import UnknownName
 from ponder.records import Record, Task
 
-__all__ = ["OpenTask", "serve_pages", "tasks"]
+__all__ = ["FAMILIES", "OpenTask", "check_families", "digest", "problems", "serve_pages", "tasks"]
 
+FAMILIES = ("explain", "plan", "compare", "write", "research")
+_FILE = "open_ended.toml"
+_PAGE = "The page {name}:\n\n{text}"
 
 _PLATITUDE = "Sure, I can help you with that."
 """It answers nothing: a constraint that it meets asks for nothing by itself."""
@@ -74,11 +84,26 @@ class _File(Record):
     research: tuple[_Row, ...]
 
 
+@dataclass(frozen=True, repr=False)
+class ConstraintsGrader:
+    """Right when the answer meets every constraint of its task; its score is the share that it meets."""
+
+    task: OpenTask
+
+    async def grade(self, answer: str, rooms: Rooms) -> Grade:  # noqa: ARG002 - constraints need no room
+        """See `Grader.grade`."""
+        met = self.task.score(answer)
+        return Grade(right=all(met), score=sum(met) / len(met), outcome="right" if all(met) else "wrong")
+
+
+def _content() -> bytes:
+    return files(__package__).joinpath(_FILE).read_bytes()
+
+
 @cache
 def _rows() -> dict[str, _Row]:
     """Return the data file's rows by task id."""
-    text = files(__package__).joinpath("open_ended.toml").read_text("utf-8")
-    families: dict[str, tuple[_Row, ...]] = dict(_File.model_validate(tomllib.loads(text)))
+    families: dict[str, tuple[_Row, ...]] = dict(_File.model_validate(tomllib.loads(_content().decode("utf-8"))))
     return {
         f"open/{family}/{number:02}": row for family, rows in families.items() for number, row in enumerate(rows, 1)
     }
@@ -98,3 +123,43 @@ def tasks(pages_url: str) -> list[OpenTask]:
         )
         for name, row in _rows().items()
     ]
+
+
+def problems(pages_url: str, families: Sequence[str], seed: int) -> list[Problem]:
+    """Return the tasks of these families as problems, one of each family in turn, in an order that the seed sets.
+
+    The baseline, which has no browser, gets the pages' text in its prompt.
+    """
+    left = {family: [task for task in tasks(pages_url) if task.family == family] for family in families}
+    for family, own in left.items():
+        random.Random(f"{seed}/{family}").shuffle(own)
+    made: list[Problem] = []
+    while any(left.values()):
+        turn = [family for family in left if left[family]]
+        random.Random(f"{seed}/{len(made)}").shuffle(turn)
+        made += [_problem(left[family].pop()) for family in turn]
+    return made
+
+
+def _problem(task: OpenTask) -> Problem:
+    row = _rows()[task.id]
+    pages = [_PAGE.format(name=name, text=page_text(name)) for name in row.pages]
+    return Problem(
+        task=task.task, grader=ConstraintsGrader(task), plain="\n\n".join([*pages, row.prompt]), reply="whole"
+    )
+
+
+def check_families(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the families without repeats, all of them where none is named. Raises UnknownName."""
+    for name in names:
+        if name not in FAMILIES:
+            raise UnknownName("family", name, list(FAMILIES))
+    return tuple(dict.fromkeys(names)) or FAMILIES
+
+
+def digest() -> str:
+    """Return the SHA-256 of the tasks and the pages that they stand on."""
+    found = hashlib.sha256(_content())
+    for name, page in contents().items():
+        found.update(name.encode() + b"\n" + page)
+    return found.hexdigest()

@@ -8,13 +8,16 @@ over.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
+from ponder.policies.hosts import HostRules
 from ponder.records import Limits, Outcome, Record, Task
 
-ReplyKind = Literal["program", "number", "text"]
-"""What a plain reply to a problem is read as."""
+ReplyKind = Literal["program", "number", "text", "whole"]
+"""What a plain reply to a problem is read as; `whole`: all of it is the answer."""
 
 GradeOutcome = Literal["right", "wrong", "no answer"] | Outcome
 """How grading ended: besides right and wrong, the limit that stopped the tests (`cpu`, `wall`, `memory`...)."""
@@ -25,7 +28,7 @@ class Grade(Record):
 
     right: bool
     score: float = 0.0
-    """In [0, 1]: the share of hidden checks that passed, or the family's own score."""
+    """In [0, 1]: the share of hidden checks that passed or constraints that are met, or the family's own score."""
     outcome: GradeOutcome
 
 
@@ -37,9 +40,6 @@ class Rooms(Protocol):
 
     async def run_tests(self, program: str, tests: Sequence[str], limits: Limits) -> Grade:
         """Run hidden tests against a program in a sandbox of the grader's own. Raises NoSandbox."""
-
-    async def score_puzzle(self, family: str, seed: int, index: int, answer: str) -> Grade:
-        """Let a reasoning-gym family score an answer. Raises MachineError: reasoning-gym is not there or died."""
 
 
 class Grader(Protocol):
@@ -79,7 +79,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite, opened: its problems in the order in which a run takes them, and what identifies them."""
+    """A suite, opened: its problems in the order in which a run takes them, and what identifies them.
+
+    A context manager: what its tasks stand on (pages that are served, reasoning-gym's process) is there until its end.
+    """
 
     name: str
     manifest: dict[str, str | int]
@@ -87,3 +90,20 @@ class Suite:
     size: int
     problems: Callable[[int], Sequence[Problem]]
     """Return the first so many problems: of fewer, always the same ones come first."""
+    tools: tuple[str, ...] = ("python",)
+    """What a search for its answers may use."""
+    hosts: HostRules = field(default_factory=HostRules)
+    """Where its pages may lie, for the browser. No part of the manifest: the port is another one in every run."""
+    resources: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def close(self) -> None:
+        """End what the tasks stand on. Safe to call twice."""
+        self.resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,6 +16,21 @@ from ponder.bench.runner import Summary, Watcher
 from ponder.stats import Interval
 
 LINE_EVERY_S = 30.0
+PATIENCE_S = 3.0
+"""What takes longer is named. A first import of a large package can take a minute: nothing of it is compiled yet."""
+
+
+@contextmanager
+def waiting(console: Console, what: str, *, quiet: bool = False, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Say in a line what is waited for, if the block takes longer than `patience_s`."""
+    line = threading.Timer(patience_s, console.print, [f"ponder: {what} ..."], {"markup": False, "highlight": False})
+    line.daemon = True
+    if not quiet:
+        line.start()
+    try:
+        yield
+    finally:
+        line.cancel()
 
 
 @contextmanager
@@ -28,7 +44,7 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Watcher | None]:
             TimeRemainingColumn(), TextColumn("{task.fields[told]}"),
         )  # fmt: skip
         with Progress(*columns, console=console) as bars:
-            yield Bar(bars)
+            yield Bar(bars, console)
     else:
         yield Lines(console)
 
@@ -36,9 +52,13 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Watcher | None]:
 class Bar:
     """A progress bar with the accuracy so far."""
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
+    def __init__(self, bars: Progress, console: Console) -> None:
+        self._bars, self._console = bars, console
         self._task = bars.add_task("tasks", total=None, told="")
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """See `Watcher.waiting`."""
+        return waiting(self._console, what)
 
     def update(self, rows: Sequence[ResultRow], total: int) -> None:
         """See `Watcher.update`."""
@@ -51,6 +71,10 @@ class Lines:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
         self._due = 0.0
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """See `Watcher.waiting`."""
+        return waiting(self._console, what)
 
     def update(self, rows: Sequence[ResultRow], total: int) -> None:
         """See `Watcher.update`."""
@@ -65,15 +89,23 @@ def told(rows: Sequence[ResultRow]) -> str:
     if not rows:
         return ""
     right, cpu_s = sum(row.right for row in rows), sum(row.cpu_s for row in rows)
-    return f"{right} right ({right / len(rows):.1%}), {cpu_s / len(rows):.1f} CPU-s a task"
+    score = f", mean score {sum(row.score for row in rows) / len(rows):.2f}" if are_partial(rows) else ""
+    return f"{right} right ({right / len(rows):.1%}){score}, {cpu_s / len(rows):.1f} CPU-s a task"
+
+
+def are_partial(rows: Sequence[ResultRow]) -> bool:
+    """Return whether any score lies between wrong and right, so that the mean score says more than the accuracy."""
+    return any(row.score != float(row.right) for row in rows)
 
 
 def tables(summary: Summary, rows: Sequence[ResultRow]) -> list[Table]:
     """Return the summary's tables: as a whole, and by what ended the search."""
-    whole = _table("suite", "core", "strategy", "tasks", "right", "accuracy (95%)", "CPU s a task (95%)")
+    partial = are_partial(rows)
+    columns = ["suite", "core", "strategy", "tasks", "right", "accuracy (95%)"] + ["mean score (95%)"] * partial
+    whole = _table(*columns, "CPU s a task (95%)")
     whole.add_row(
         summary.suite, summary.core, summary.strategy, str(summary.tasks), str(summary.right),
-        _percent(summary.accuracy), _figure(summary.cpu_s_per_task),
+        _percent(summary.accuracy), *[_figure(summary.score, 2)] * partial, _figure(summary.cpu_s_per_task),
     )  # fmt: skip
     parts = _table("stop reason", "tasks", "right", "no answer", "CPU s a task", "tokens out a task")
     for reason in sorted(summary.by_stop_reason, key=lambda reason: -summary.by_stop_reason[reason]):
@@ -93,8 +125,9 @@ def comparison_table(names: tuple[str, str], found: Comparison) -> Table:
         table.add_row(name, str(right), str(found.tasks))
     points = f"{100 * found.accuracy.value:+.1f} ({100 * found.accuracy.low:+.1f} to {100 * found.accuracy.high:+.1f})"
     table.add_row("difference, points (95%, paired)", points, "")
-    cpu = f"{found.cpu_s.value:+.2f} ({found.cpu_s.low:+.2f} to {found.cpu_s.high:+.2f})"
-    table.add_row("difference, CPU s a task", cpu, "")
+    for name, figure in (("mean score", found.score), ("CPU s a task", found.cpu_s)):
+        told = f"{figure.value:+.2f} ({figure.low:+.2f} to {figure.high:+.2f})"
+        table.add_row(f"difference, {name}", told, "")
     return table
 
 
@@ -109,5 +142,5 @@ def _percent(interval: Interval) -> str:
     return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
-def _figure(interval: Interval) -> str:
-    return f"{interval.value:.1f} ({interval.low:.1f} to {interval.high:.1f})"
+def _figure(interval: Interval, digits: int = 1) -> str:
+    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"

@@ -40,6 +40,8 @@ class ResultRow(Record):
     tokens_out: int = 0
     tokens_cached: int = 0
     warnings: tuple[str, ...] = ()
+    load_cpu_s: float | None = None
+    """CPU seconds of loading the core, on the first task after it: on no task's bill. None: it was loaded before."""
 
 
 class Results(Record):
@@ -71,24 +73,31 @@ class ResultsFile:
         except BaseException:
             self.close()
             raise
+        self.manifest: dict[str, Any] = dict(self.before.manifest) if self.before is not None else {}
+        """What the file's first line holds; nothing, while there is none."""
         self._begun = False
 
-    def begin(self, circumstances: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the manifest, or compare it with the file's, before the first row; return it.
+    @property
+    def done(self) -> dict[str, ResultRow]:
+        """The rows that were there before, by task, without those of searches that broke: these are tried again."""
+        rows = self.before.rows.values() if self.before is not None else ()
+        return {row.task: row for row in rows if row.stop_reason != "error"}
+
+    def begin(self, circumstances: Mapping[str, Any]) -> None:
+        """Write the manifest, or compare it with the file's, before the first row.
 
         Raises:
             UsageError: what is there was made under other circumstances.
             StoreError: it cannot be written.
         """
-        manifest = {"format": FORMAT, **self._settings, "run": dict(circumstances)}
         if self._begun:
-            return manifest
+            return
         if self.before is None:
-            self._write(json.dumps({"manifest": manifest}, ensure_ascii=False))
+            self.manifest = {"format": FORMAT, **self._settings, "run": dict(circumstances)}
+            self._write(json.dumps({"manifest": self.manifest}, ensure_ascii=False))
         else:
-            self._refuse_others("run", self.before.manifest.get("run", {}), manifest["run"])
+            self._refuse_others("run", self.manifest.get("run", {}), circumstances)
         self._begun = True
-        return manifest
 
     def add(self, row: ResultRow) -> None:
         """Append a row; it is on disk before this returns. Raises StoreError."""
@@ -186,6 +195,8 @@ class Comparison(Record):
     only_second: int
     right: tuple[int, int]
     accuracy: Interval
+    score: Interval
+    """Of the mean scores."""
     cpu_s: Interval
     """Of a task."""
 
@@ -202,6 +213,7 @@ def compare(first: Results, second: Results) -> Comparison:
         only_second=len(second.rows) - len(both),
         right=(sum(one.right for one, _ in pairs), sum(other.right for _, other in pairs)),
         accuracy=paired_bootstrap([int(one.right) - int(other.right) for one, other in pairs]),
+        score=paired_bootstrap([one.score - other.score for one, other in pairs]),
         cpu_s=paired_bootstrap([one.cpu_s - other.cpu_s for one, other in pairs]),
     )
 

@@ -1,15 +1,13 @@
-"""Where answers are graded: a sandbox and a reasoning-gym process of the grader's own, apart from any run's."""
+"""Where answers are graded: a sandbox of the grader's own, apart from any run's."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from ponder.background import BackgroundLoop
-from ponder.bench.gym_talk import GymTalk
 from ponder.bench.problems import NO_ANSWER, Grade, GradeOutcome, Problem
 from ponder.records import Limits, Outcome, Usage
 from ponder.sandboxes import open_sandbox
@@ -17,16 +15,11 @@ from ponder.tools.python import PythonTool
 
 
 class GradingRooms:
-    """Grades answers in the background; the sandbox is opened with the first program.
+    """Grades answers in the background; the sandbox is opened with the first program."""
 
-    Args:
-        talk: with reasoning-gym's process; closed with the rooms.
-    """
-
-    def __init__(self, talk: GymTalk | None = None) -> None:
+    def __init__(self) -> None:
         self._loop = BackgroundLoop("ponder-grading")
         self._python: PythonTool | None = None
-        self._talk = talk
 
     def grade(self, problem: Problem, answer: str | None) -> Grade:
         """Return what an answer is worth. Raises MachineError: it cannot be graded on this machine."""
@@ -46,15 +39,8 @@ class GradingRooms:
             outcome="right" if seen.ok else _ending(seen.outcome, seen.text),
         )
 
-    async def score_puzzle(self, family: str, seed: int, index: int, answer: str) -> Grade:
-        """See `Rooms.score_puzzle`."""
-        assert self._talk is not None, "a puzzle's grader needs a talk with reasoning-gym"
-        return await asyncio.to_thread(self._talk.score, family, seed, index, answer)
-
     def close(self) -> None:
-        """Close the sandbox and end reasoning-gym's process. Safe to call twice."""
-        if self._talk is not None:
-            self._talk.close()
+        """Close the sandbox. Safe to call twice."""
         if self._python is not None:
             python, self._python = self._python, None
             self._loop.submit(python.close()).result(timeout=30)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from ponder.bench.problems import Grade, Problem, Suite
@@ -23,6 +24,20 @@ class Watcher(Protocol):
     def update(self, rows: Sequence[ResultRow], total: int) -> None:
         """Show the rows that are there so far, of so many."""
 
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """Say what is waited for, if the block takes long."""
+
+
+class Unwatched:
+    """Shows nothing."""
+
+    def update(self, rows: Sequence[ResultRow], total: int) -> None:
+        """See `Watcher.update`."""
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """See `Watcher.waiting`."""
+        return nullcontext()
+
 
 class Summary(Record):
     """What a run of a suite came to."""
@@ -33,7 +48,11 @@ class Summary(Record):
     tasks: int
     right: int
     accuracy: Interval
+    score: Interval
+    """The mean score, with a bootstrap interval: the accuracy, unless tasks have scores between wrong and right."""
     cpu_s_per_task: Interval
+    load_cpu_s: float | None
+    """CPU seconds that loading the core took each time, on average: on no task's bill. None: it is not known."""
     by_stop_reason: Mapping[str, int]
     by_grade: Mapping[str, int]
     manifest: Mapping[str, Any]
@@ -50,10 +69,13 @@ class Summary(Record):
             "tasks": self.tasks,
             "accuracy": self.accuracy.value,
             "interval": [self.accuracy.low, self.accuracy.high],
+            "score": self.score.value,
+            "score_interval": [self.score.low, self.score.high],
             "cpu_s_per_task": self.cpu_s_per_task.value,
             "manifest": dict(self.manifest),
             "right": self.right,
             "cpu_s_interval": [self.cpu_s_per_task.low, self.cpu_s_per_task.high],
+            "load_cpu_s": self.load_cpu_s,
             "by_stop_reason": dict(self.by_stop_reason),
             "by_grade": dict(self.by_grade),
             "interrupted": self.interrupted,
@@ -78,42 +100,59 @@ def run_suite(
         UsageError: the file holds results of another core or version.
         MachineError: a task cannot be searched or graded here; what is done is kept.
     """
-    count = limit if limit is not None else suite.size
-    problems = suite.problems(count)
-    before = file.before.rows if file.before is not None else {}
-    wanted = {problem.id for problem in problems}
-    rows = {name: row for name, row in before.items() if name in wanted and row.stop_reason != "error"}
-    manifest = dict(file.before.manifest) if file.before is not None else {}
-    interrupted, broken = False, 0
-    for problem in [problem for problem in problems if problem.id not in rows]:
-        if watcher is not None:
+    watcher = watcher or Unwatched()
+    with watcher.waiting(f"reading or making the tasks of {suite.name}"):
+        problems = suite.problems(limit if limit is not None else suite.size)
+    done = file.done
+    rows = {problem.id: done[problem.id] for problem in problems if problem.id in done}
+    todo = [(problem, file) for problem in problems if problem.id not in done]
+    interrupted = False
+    watcher.update(list(rows.values()), len(problems))
+    try:
+        for row in answered(todo, solver, rooms, watcher):
+            rows[row.task] = row
             watcher.update(list(rows.values()), len(problems))
-        try:
-            solved = solver.solve(problem)
-            if solved.stop_reason == "interrupted":
-                raise KeyboardInterrupt
-            manifest = file.begin(solver.circumstances)
-            row = _row(problem, solved, rooms.grade(problem, solved.answer))
-        except KeyboardInterrupt:
-            interrupted = True
-            break
+    except KeyboardInterrupt:
+        interrupted = True
+    return summarise(suite.name, solver.settings, file.manifest, list(rows.values()), interrupted=interrupted)
+
+
+def answered(
+    todo: Iterable[tuple[Problem, ResultsFile]], solver: Solver, rooms: GradingRooms, watcher: Watcher | None = None
+) -> Iterator[ResultRow]:
+    """Solve and grade problem after problem; yield each one's row when it is on disk in its file.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, also where a search ended by itself because of it; the task at hand is left out.
+        UsageError: a file holds results of another core or version.
+        MachineError: a task cannot be searched or graded here, or `BROKEN_IN_A_ROW` searches broke one after the other.
+    """
+    load_cpu_s: float | None = None
+    started, broken = False, 0
+    for problem, file in todo:
+        if not started:
+            with (watcher or Unwatched()).waiting("loading the core"):
+                load_cpu_s, started = solver.start(), True
+        solved = solver.solve(problem)
+        if solved.stop_reason == "interrupted":
+            raise KeyboardInterrupt
+        file.begin(solver.circumstances)
+        row = _row(problem, solved, rooms.grade(problem, solved.answer), load_cpu_s)
+        load_cpu_s = None
         file.add(row)
-        rows[row.task] = row
+        yield row
         broken = broken + 1 if solved.stop_reason == "error" else 0
         if broken == BROKEN_IN_A_ROW:
             raise_if_broken(solved)
-    if watcher is not None:
-        watcher.update(list(rows.values()), len(problems))
-    return summarise(suite.name, solver.settings, manifest, list(rows.values()), interrupted=interrupted)
 
 
 def summarise(
     suite: str, settings: Mapping[str, Any], manifest: Mapping[str, Any], rows: Sequence[ResultRow], *,
     interrupted: bool = False,
 ) -> Summary:
-    """Return what the rows come to: accuracy with its Wilson interval, CPU seconds a task with a bootstrap's."""
+    """Return what the rows come to: accuracy with its Wilson interval, means of scores and CPU with a bootstrap's."""
     right = sum(row.right for row in rows)
-    nothing = Interval(value=0.0, low=0.0, high=0.0)
+    loads = [row.load_cpu_s for row in rows if row.load_cpu_s is not None]
     return Summary(
         suite=suite,
         core=str(settings["core"]),
@@ -121,7 +160,9 @@ def summarise(
         tasks=len(rows),
         right=right,
         accuracy=wilson(right, len(rows)),
-        cpu_s_per_task=paired_bootstrap([row.cpu_s for row in rows]) if rows else nothing,
+        score=_mean([row.score for row in rows]),
+        cpu_s_per_task=_mean([row.cpu_s for row in rows]),
+        load_cpu_s=round(sum(loads) / len(loads), 4) if loads else None,
         by_stop_reason=Counter(row.stop_reason for row in rows),
         by_grade=Counter(row.graded for row in rows),
         manifest=manifest,
@@ -130,7 +171,11 @@ def summarise(
     )
 
 
-def _row(problem: Problem, solved: Solved, grade: Grade) -> ResultRow:
+def _mean(figures: Sequence[float]) -> Interval:
+    return paired_bootstrap(figures) if figures else Interval(value=0.0, low=0.0, high=0.0)
+
+
+def _row(problem: Problem, solved: Solved, grade: Grade, load_cpu_s: float | None) -> ResultRow:
     criterion, total = problem.task.success, solved.bill.total
     return ResultRow(
         task=problem.id,
@@ -150,4 +195,5 @@ def _row(problem: Problem, solved: Solved, grade: Grade) -> ResultRow:
         tokens_out=total.tokens_out,
         tokens_cached=total.tokens_cached,
         warnings=solved.warnings,
+        load_cpu_s=round(load_cpu_s, 4) if load_cpu_s is not None else None,
     )

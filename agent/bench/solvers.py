@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
 
 from ponder.actions import parse
 from ponder.agent import Agent
@@ -26,8 +26,9 @@ GREEDY_TOKENS = 1024
 """Bound of a plain greedy reply."""
 
 TOOLS = ("python",)
-"""What the agent may use: no suite here needs a page."""
+"""What the agent may use, unless others are named."""
 
+_T = TypeVar("_T")
 _ANSWER = re.compile(r"^[ \t*_#>-]*(?:final[ \t]+)?answer[*_]*[ \t]*:[*_]*[ \t]*(.+)$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -46,8 +47,8 @@ class Solved(Record):
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds of the task; fetching weights is none of it. The first task also pays for loading the core."""
-        return self.bill.total.cpu_s - sum(row.cpu_s for tool, row in self.bill.by_tool.items() if tool == FETCH)
+        """CPU seconds of the task; fetching weights is none of it."""
+        return without_fetching(self.bill)
 
 
 class Solver(Protocol):
@@ -60,6 +61,13 @@ class Solver(Protocol):
     @property
     def circumstances(self) -> Mapping[str, Any]:
         """What it was done with (core, engine, versions): known from the first answer on."""
+
+    def start(self) -> float:
+        """Load the core, so that no task pays for it; return the CPU seconds that it took.
+
+        Raises:
+            MachineError: something that solving needs is missing.
+        """
 
     def solve(self, problem: Problem) -> Solved:
         """Return an answer; `interrupted` after Ctrl-C. Only `problem.task` or `problem.plain` is looked at."""
@@ -77,7 +85,7 @@ def open_solver(
     Args:
         samples: branches at most; of `greedy`, one.
         budget: of each task; the baseline has none.
-        options: further arguments of `Agent`.
+        options: further arguments of `Agent` (tools, hosts...); the baseline has no use for them.
 
     Raises:
         UnknownName: there is no such core or strategy.
@@ -110,6 +118,10 @@ class AgentSolver:
             "budget": budget.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         }
         self.circumstances: Mapping[str, Any] = {}
+
+    def start(self) -> float:
+        """See `Solver.start`. The sandbox is opened, too; the browser starts with the first page that is opened."""
+        return without_fetching(self._agent.start())
 
     def solve(self, problem: Problem) -> Solved:
         """See `Solver.solve`. Raises MachineError: something that the search needs is missing."""
@@ -146,18 +158,27 @@ class GreedySolver:
         self.settings = {"core": self._spec, "strategy": GREEDY, "samples": 1, "max_tokens": GREEDY_TOKENS}
         self.circumstances: Mapping[str, Any] = {}
 
+    def start(self) -> float:
+        """See `Solver.start`. Raises CoreError, ModelError."""
+        return self._wait(self._start())
+
     def solve(self, problem: Problem) -> Solved:
         """See `Solver.solve`. Raises CoreError, ModelError."""
-        work = self._loop.submit(self._solve(problem))
+        return self._wait(self._solve(problem))
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        future = self._loop.submit(work)
         try:
-            return work.result()
+            return future.result()
         except KeyboardInterrupt:
-            work.cancel()
+            future.cancel()
             raise
 
     async def _solve(self, problem: Problem) -> Solved:
-        ledger = Ledger()
-        core = await self._ready(ledger)
+        await self._start()
+        core = self._core
+        assert core is not None
+        ledger = Ledger([core_meter(core)])
         prompt = Prompt(messages=(Message(role="user", content=problem.plain),))
         with ledger.scope("core", 1) as call:
             ((said,),) = await core.sample([prompt], 1, SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS))
@@ -174,18 +195,19 @@ class GreedySolver:
             warnings=(said.error or "the core failed",) if failed else (),
         )
 
-    async def _ready(self, ledger: Ledger) -> Core:
-        """Return the core, started; its meter is read from where it stands, so that a task pays for itself."""
+    async def _start(self) -> float:
+        """Start the core, if it does not run; return the CPU seconds that it took."""
+        ledger = Ledger()
         if self._core is None:
             made = self._given
             if isinstance(made, str):
                 made = await open_core(made, group_factory(), self._progress, ledger)
             self._core = made
+        ledger.attach(core_meter(self._core), from_zero=not self.circumstances and isinstance(self._given, str))
         await self._core.start()
-        ledger.attach(core_meter(self._core))
         settings = {"prompts": "plain", "temperature": 0.0, "max_tokens": GREEDY_TOKENS}
         self.circumstances = {**with_circumstances(self._core.manifest(), self._spec), **settings}
-        return self._core
+        return without_fetching(ledger.bill())
 
     def close(self) -> None:
         """See `Solver.close`."""
@@ -195,11 +217,18 @@ class GreedySolver:
         self._loop.close()
 
 
+def without_fetching(bill: Bill) -> float:
+    """Return a bill's CPU seconds without those of fetching weights."""
+    return bill.total.cpu_s - sum(row.cpu_s for tool, row in bill.by_tool.items() if tool == FETCH)
+
+
 def read_plain(text: str, kind: ReplyKind) -> str | None:
-    """Return the answer in a plain reply: its first program, its last number, or what follows its last `ANSWER:`.
+    """Return the answer in a plain reply: its first program, its last number, what follows its last `ANSWER:`, or all.
 
     Where the mark is missing, a text's last line that says anything is taken.
     """
+    if kind == "whole":
+        return text.strip() or None
     if kind == "program":
         action = parse(text, code_is_answer=True)
         return action.text if isinstance(action, Answer) else None

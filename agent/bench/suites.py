@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from ponder.bench import gsm8k, gym, humaneval, mbpp
+from ponder.bench import gsm8k, gym, humaneval, mbpp, open_ended
 from ponder.bench.gym_talk import GymTalk
 from ponder.bench.problems import Problem, Suite
 from ponder.bench.rows import refuse_repeats
 from ponder.errors import UnknownName, UsageError
+from ponder.policies.hosts import HostRules
 
-SUITES = ("humaneval", "mbpp", "gsm8k", "reasoning_gym")
+SUITES = ("humaneval", "mbpp", "gsm8k", "reasoning_gym", "open_ended")
+MADE_HERE = {"reasoning_gym": "makes", "open_ended": "brings"}
+"""Suites without a data file, and what they do with their tasks. They have families."""
 SEED = 2026
 
 
@@ -22,15 +26,15 @@ def open_suite(
     data: Path | None = None,
     families: Sequence[str] = (),
     seed: int = SEED,
-    talk: GymTalk | None = None,
 ) -> Suite:
     """Return a suite whose problems come in an order that the seed sets, so that the first few are a fair sample.
 
+    Whoever opens it closes it (`with open_suite(...) as suite`): pages are served and processes live until then.
+
     Args:
-        data: the suite's JSON-lines file; `humaneval` has one in a package, `reasoning_gym` needs none.
-        families: of reasoning-gym; by default `ponder.bench.gym.FAMILIES`.
+        data: the suite's JSON-lines file; `humaneval` has one in a package, those in `MADE_HERE` need none.
+        families: of reasoning-gym, by default `ponder.bench.gym.FAMILIES`; of open-ended tasks, by default all five.
         seed: also makes reasoning-gym's puzzles.
-        talk: with reasoning-gym's process; whoever passes it closes it. Needed by `reasoning_gym` only.
 
     Raises:
         UnknownName: there is no such suite or family.
@@ -39,13 +43,12 @@ def open_suite(
     """
     if name not in SUITES:
         raise UnknownName("suite", name, list(SUITES))
-    if name == "reasoning_gym":
+    if name in MADE_HERE:
         if data is not None:
-            raise UsageError("reasoning_gym makes its tasks itself", fix="leave --data out")
-        assert talk is not None, "reasoning_gym needs a talk with its process"
-        return _gym(talk, families, seed)
+            raise UsageError(f"{name} {MADE_HERE[name]} its tasks itself", fix="leave --data out")
+        return _gym(families, seed) if name == "reasoning_gym" else _open_ended(families, seed)
     if families:
-        raise UsageError(f"{name} has no families", fix="--families is for reasoning_gym")
+        raise UsageError(f"{name} has no families", fix=f"--families is for {' and '.join(MADE_HERE)}")
     return _from_file(name, data, seed)
 
 
@@ -75,12 +78,32 @@ def _needed(name: str, data: Path | None) -> Path:
     return data
 
 
-def _gym(talk: GymTalk, families: Sequence[str], seed: int) -> Suite:
-    known, version = talk.families()
-    chosen = gym.check_families(families, known)
-    return Suite(
-        name="reasoning_gym",
-        manifest={"families": ",".join(chosen), "reasoning_gym": version},
-        size=gym.ROUNDS * len(chosen),
-        problems=lambda count: gym.problems(talk, chosen, seed, count),
-    )
+def _gym(families: Sequence[str], seed: int) -> Suite:
+    with ExitStack() as stack:
+        talk = GymTalk()
+        stack.callback(talk.close)
+        known, version = talk.families()
+        chosen = gym.check_families(families, known)
+        return Suite(
+            name="reasoning_gym",
+            manifest={"families": ",".join(chosen), "reasoning_gym": version},
+            size=gym.ROUNDS * len(chosen),
+            problems=lambda count: gym.problems(talk, chosen, seed, count),
+            resources=stack.pop_all(),
+        )
+
+
+def _open_ended(families: Sequence[str], seed: int) -> Suite:
+    chosen = open_ended.check_families(families)
+    with ExitStack() as stack:
+        url = stack.enter_context(open_ended.serve_pages())
+        made = open_ended.problems(url, chosen, seed)
+        return Suite(
+            name="open_ended",
+            manifest={"families": ",".join(chosen), "data_sha256": open_ended.digest()},
+            size=len(made),
+            problems=_first_of(made),
+            tools=("python", "browser"),
+            hosts=HostRules(permitted=frozenset([url.removeprefix("http://")])),
+            resources=stack.pop_all(),
+        )

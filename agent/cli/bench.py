@@ -17,7 +17,7 @@ from ponder.records import Budget
 
 COMPARE = "compare"
 EXIT_INTERRUPTED = 130
-EPILOG = """Suites: humaneval, mbpp, gsm8k, reasoning_gym (what each shows and hides: docs/bench.md).
+EPILOG = """Suites: humaneval, mbpp, gsm8k, reasoning_gym, open_ended (what each shows and hides: docs/bench.md).
 
 Examples:
 
@@ -27,12 +27,14 @@ Examples:
 
   ponder bench reasoning_gym --families lcm,gcd,leg_counting --limit 12
 
+  ponder bench open_ended --families explain,research --limit 10
+
   ponder bench compare results.jsonl greedy.jsonl
 """
 
 
 def bench(
-    suite: Annotated[str, typer.Argument(help="humaneval, mbpp, gsm8k or reasoning_gym; or: compare A B.")],
+    suite: Annotated[str, typer.Argument(help="humaneval, mbpp, gsm8k, reasoning_gym or open_ended; or: compare A B.")],
     files: Annotated[list[Path] | None, typer.Argument(help="For compare: two results files.")] = None,
     data: Annotated[Path | None, typer.Option(help="The suite's tasks, as JSON lines (.gz: gzipped).")] = None,
     core: Annotated[str | None, typer.Option(help=CORE_HELP)] = None,
@@ -40,7 +42,7 @@ def bench(
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most, per task.")] = 6,
     seed: Annotated[int, typer.Option(help="Orders the tasks; makes reasoning-gym's puzzles.")] = 2026,
     strategy: Annotated[str, typer.Option(help="How to search, or greedy: one plain sample.")] = "best-of-n",
-    families: Annotated[str | None, typer.Option(help="Families of reasoning-gym, comma-separated.")] = None,
+    families: Annotated[str | None, typer.Option(help="Of reasoning_gym or open_ended, comma-separated.")] = None,
     budget_cpu: Annotated[float | None, typer.Option(help="CPU seconds of each task, at most.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Results file (JSON lines): a run that was stopped goes on from it.")
@@ -50,6 +52,8 @@ def bench(
 ) -> int:
     """Run a suite and say how many answers were right, with the interval and the CPU seconds a task took.
 
+    An open-ended answer is right when it meets every constraint of its task; its score is the share that it meets.
+
     Exit codes: 0 done; 2 bad input; 5 something on this machine is missing or broke; 130 interrupted (what is done is
     kept in the results file).
     """
@@ -58,8 +62,7 @@ def bench(
     if files:
         raise UsageError(f"{files[0]} is one argument too many", fix="a suite's tasks are named by --data")
     budget = _budget(budget_cpu)
-    from ponder.bench.gym_talk import GymTalk
-    from ponder.bench.report import progress, tables
+    from ponder.bench.report import progress, tables, waiting
     from ponder.bench.results import ResultsFile, read_results
     from ponder.bench.rooms import GradingRooms
     from ponder.bench.runner import run_suite
@@ -68,11 +71,15 @@ def bench(
     from ponder.models import showing
     from ponder.parts import DEFAULT_CORE
 
-    console, talk, path = make_console(stderr=True), GymTalk(), out or _new_file(suite)
+    console, path = make_console(stderr=True), out or _new_file(suite)
     names = [name.strip() for name in (families or "").split(",") if name.strip()]
-    with GradingRooms(talk) as rooms, showing() as downloads:
-        opened = open_suite(suite, data=data, families=names, seed=seed, talk=talk)
-        solver = open_solver(core or DEFAULT_CORE, strategy, samples, budget=budget, progress=downloads)
+    with waiting(console, f"opening {suite}", quiet=quiet):
+        opened = open_suite(suite, data=data, families=names, seed=seed)
+    with opened, GradingRooms() as rooms, showing() as downloads:
+        solver = open_solver(
+            core or DEFAULT_CORE, strategy, samples,
+            budget=budget, progress=downloads, tools=opened.tools, hosts=opened.hosts,
+        )  # fmt: skip
         try:
             settings = {"suite": opened.name, **opened.manifest, "seed": seed, **solver.settings}
             with ResultsFile(path, settings) as file, progress(console, quiet=quiet) as watcher:
@@ -83,6 +90,8 @@ def bench(
         kept = read_results(path).rows
         for table in tables(summary, [kept[name] for name in summary.names]):
             console.print(table)
+        if summary.load_cpu_s is not None:
+            note(f"loading the core: {summary.load_cpu_s:.1f} CPU-s, on no task's bill")
         note(f"results in {path}")
     if summary.interrupted:
         note("interrupted: the same command with --out goes on" if summary.tasks else "interrupted")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import as_file, files
 
@@ -24,9 +24,9 @@ class _Pages(SimpleHTTPRequestHandler):
         return
 
 
-@asynccontextmanager
-async def serve_pages(port: int = 0) -> AsyncIterator[str]:
-    """Serve the pages on loopback; yield their address, without a slash at its end.
+@contextmanager
+def serve_pages(port: int = 0) -> Iterator[str]:
+    """Serve the pages on loopback, in a thread; yield their address, without a slash at its end.
 
     Args:
         port: 0 takes a free one. A fixed one keeps a task's urls the same from run to run.
@@ -41,6 +41,53 @@ async def serve_pages(port: int = 0) -> AsyncIterator[str]:
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
-            await asyncio.to_thread(server.shutdown)
+            server.shutdown()
             server.server_close()
             thread.join()
+
+
+def contents() -> dict[str, bytes]:
+    """Return all pages by file name, in the order of their names."""
+    found = {page.name: page.read_bytes() for page in files(__package__).iterdir() if page.name.endswith(".html")}
+    return dict(sorted(found.items()))
+
+
+def page_text(name: str) -> str:
+    """Return a page's words: a block a line, items with their numbers or a dash, bars between a row's cells."""
+    return _Words(files(__package__).joinpath(name).read_text("utf-8")).text()
+
+
+class _Words(HTMLParser):
+    """Collects the words of a page's body."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self._parts: list[str] = []
+        self._in_body = False
+        self._number: int | None = None
+        """Of the next item, in a numbered list."""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        del attrs
+        self._in_body = self._in_body or tag == "body"
+        if tag in ("ol", "ul"):
+            self._number = 1 if tag == "ol" else None
+        if tag == "li":
+            self._parts.append("\n- " if self._number is None else f"\n{self._number}. ")
+            self._number = self._number + 1 if self._number is not None else None
+        elif tag in _BLOCKS:
+            self._parts.append("\n")
+        elif tag in ("td", "th"):
+            self._parts.append(" | ")
+
+    def handle_data(self, data: str) -> None:
+        if self._in_body:
+            self._parts.append(" ".join(data.split()) + " " if data.strip() else " ")
+
+    def text(self) -> str:
+        lines = (" ".join(line.split()).removeprefix("| ") for line in "".join(self._parts).split("\n"))
+        return "\n".join(line for line in lines if line)
+
+
+_BLOCKS = frozenset(["p", "h1", "h2", "h3", "tr", "br", "div", "dt", "dd", "table", "ul", "ol", "dl", "caption"])

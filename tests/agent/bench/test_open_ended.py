@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
 import pytest
 
 from ponder.bench.open_ended import OpenTask, serve_pages, tasks
+from ponder.bench.pages import page_text
+from ponder.bench.problems import Problem
+from ponder.bench.rooms import GradingRooms
+from ponder.bench.suites import open_suite
+from ponder.errors import UnknownName, UsageError
 from ponder.policies.hosts import HostRules
 from ponder.records import Browse, Limits
 from ponder.sandboxes.groups import group_factory
@@ -18,19 +22,8 @@ from ponder.tools.browser.tool import BrowserTool
 
 ANSWERS = tomllib.loads(Path(__file__).with_name("open_ended_answers.toml").read_text("utf-8"))
 URL = "http://127.0.0.1:4711"
+WEB = httpx.Client(verify=False)  # one for all: loading certificates, which no page here has, takes longest
 TASKS = {task.id: task for task in tasks(URL)}
-
-
-class PageText(HTMLParser):
-    """The words of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text = ""
-        self.feed(html)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def failed(task: OpenTask, answer: str) -> list[str]:
@@ -114,34 +107,32 @@ def test_to_give_the_prompt_back_is_no_good_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if "/research/" in name])
-async def test_research_pages_are_served_and_short_enough_for_one_part(name: str) -> None:
-    async with serve_pages() as url, httpx.AsyncClient() as client:
+def test_research_pages_are_served_and_short_enough_for_one_part(name: str) -> None:
+    with serve_pages() as url:
         [task] = [task for task in tasks(url) if task.id == name]
         for page in task.task.urls:
-            reply = await client.get(page)
+            reply = WEB.get(page)
             assert reply.status_code == 200
             assert reply.headers["content-type"].startswith("text/html")
-            assert 100 < len(PageText(reply.text).text) < 4000
+            assert 100 < len(page_text(page.rpartition("/")[2])) < 4000
             assert not HostRules().check_url(page).allowed, "loopback, so that the task's urls have to permit it"
             assert HostRules(permitted=frozenset([url.removeprefix("http://")])).check_url(page).allowed
 
 
-async def test_the_server_has_the_pages_and_nothing_else() -> None:
-    async with serve_pages() as url, httpx.AsyncClient() as client:
+def test_the_server_has_the_pages_and_nothing_else() -> None:
+    with serve_pages() as url:
         for path in ("", "/", "/none.html", "/__init__.py", "/../open_ended.toml", "/%2e%2e/open_ended.toml"):
-            assert (await client.get(url + path)).status_code == 404
-    async with httpx.AsyncClient() as client:
-        with pytest.raises(httpx.ConnectError):
-            await client.get(f"{url}/ferry.html")
+            assert WEB.get(url + path).status_code == 404
+    with pytest.raises(httpx.ConnectError):
+        WEB.get(f"{url}/ferry.html")
 
 
-async def test_a_fixed_port_keeps_the_urls_the_same() -> None:
-    async with serve_pages() as url:
+def test_a_fixed_port_keeps_the_urls_the_same() -> None:
+    with serve_pages() as url:
         port = int(url.rpartition(":")[2])
-        with pytest.raises(OSError, match="in use"):
-            async with serve_pages(port):
-                pass
-    async with serve_pages(port) as again:
+        with pytest.raises(OSError, match="in use"), serve_pages(port):
+            pass
+    with serve_pages(port) as again:
         assert again == url
 
 
@@ -161,9 +152,80 @@ FACTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def problems() -> dict[str, Problem]:
+    with open_suite("open_ended") as suite:
+        return {problem.id: problem for problem in suite.problems(suite.size)}
+
+
+def test_the_suite_takes_one_task_of_each_family_in_turn() -> None:
+    with open_suite("open_ended", seed=5) as suite:
+        names = [problem.id for problem in suite.problems(60)]
+        assert [problem.id for problem in suite.problems(7)] == names[:7]
+    assert sorted(names) == sorted(TASKS)
+    for turn in range(12):
+        assert len({name.split("/")[1] for name in names[5 * turn : 5 * turn + 5]}) == 5
+    with open_suite("open_ended", seed=6) as suite:
+        assert [problem.id for problem in suite.problems(60)] != names
+    with open_suite("open_ended", families=["plan", "research", "plan"]) as suite:
+        assert suite.size == 24
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(UnknownName, match="research"):
+        open_suite("open_ended", families=["luck"])
+    with pytest.raises(UsageError, match="brings its tasks itself"):
+        open_suite("open_ended", data=Path("rows.jsonl"))
+
+
+def test_the_pages_are_there_as_long_as_the_suite_and_only_they_are_permitted() -> None:
+    with open_suite("open_ended", families=["research"]) as suite:
+        urls = [url for problem in suite.problems(12) for url in problem.task.urls]
+        assert all(WEB.get(url).status_code == 200 for url in urls)
+        assert all(suite.hosts.check_url(url).allowed for url in urls)
+        port = int(urls[0].split(":")[2].split("/")[0])
+        assert not suite.hosts.check_url(f"http://127.0.0.1:{port - 1}/ferry.html").allowed
+        assert "browser" in suite.tools
+    with pytest.raises(httpx.ConnectError):
+        WEB.get(urls[0])
+
+
+def test_nothing_that_identifies_a_run_holds_the_port() -> None:
+    with open_suite("open_ended") as first, open_suite("open_ended") as second:
+        one, other = first.problems(60), second.problems(60)
+        assert [problem.task.urls for problem in one] != [problem.task.urls for problem in other]
+        assert [(problem.id, problem.plain) for problem in one] == [(problem.id, problem.plain) for problem in other]
+        assert first.manifest == second.manifest
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_answer_is_graded_by_the_share_of_constraints_and_right_when_all_are_met(
+    name: str, problems: dict[str, Problem]
+) -> None:
+    with GradingRooms() as rooms:
+        good, poor = (rooms.grade(problems[name], ANSWERS[name][which]) for which in ("good", "poor"))
+        assert (good.right, good.score, good.outcome) == (True, 1.0, "right")
+        assert (poor.right, poor.score) == (False, TASKS[name].share(ANSWERS[name]["poor"]))
+        assert rooms.grade(problems[name], " \n").outcome == "no answer"
+
+
+def test_the_baseline_which_has_no_browser_gets_the_pages_text(problems: dict[str, Problem]) -> None:
+    for name, facts in FACTS.items():
+        plain = " ".join(problems[name].plain.replace(" | ", " ").split())
+        assert [fact for fact in facts if fact not in plain] == []
+        assert plain.endswith(TASKS[name].task.prompt)
+    assert problems["open/write/01"].plain == TASKS["open/write/01"].task.prompt
+    assert "4. Dogs may be brought" in problems["open/research/08"].plain, "the task asks for the rules' numbers"
+
+
+def test_a_problem_shows_no_constraint_when_it_is_printed(problems: dict[str, Problem]) -> None:
+    for problem in problems.values():
+        assert "kind=" not in f"{problem} {problem!r} {problem.grader!r}".replace("reply_kind=", "")
+
+
 @pytest.mark.real
 async def test_the_browser_tool_shows_every_fact_that_an_answer_needs() -> None:
-    async with serve_pages() as url:
+    with serve_pages() as url:
         rules = HostRules(permitted=frozenset([url.removeprefix("http://")]))
         tool = BrowserTool(group_factory(), rules=rules)
         try:

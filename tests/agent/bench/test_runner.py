@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ponder.bench.problems import Problem, Suite
+from ponder.bench.report import tables, waiting
+from ponder.bench.report import told as told_so_far
 from ponder.bench.results import Results, ResultsFile, compare, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import Summary, run_suite
@@ -141,6 +146,9 @@ class Interrupted:
     def circumstances(self) -> object:
         return self._inner.circumstances
 
+    def start(self) -> float:
+        return self._inner.start()
+
     def solve(self, problem: Problem) -> Solved:
         self._count += 1
         solved = self._inner.solve(problem)
@@ -150,6 +158,98 @@ class Interrupted:
 
     def close(self) -> None:
         self._inner.close()
+
+
+class Heavy(ScriptedCore):
+    """Burns CPU when it is started, as an engine does that loads weights."""
+
+    def __init__(self, script: Callable[[Prompt, int], str]) -> None:
+        super().__init__(script)
+        self.starts = 0
+
+    async def start(self) -> None:
+        self.starts += 1
+        until = time.thread_time() + (0.5 if self.starts == 1 else 0.0)
+        while time.thread_time() < until:
+            pass
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "best-of-n"])
+def test_no_task_pays_for_loading_the_core(
+    gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms, strategy: str
+) -> None:
+    suite, out = open_suite("gsm8k", data=gsm8k_file), tmp_path / "r.jsonl"
+    options = {} if strategy == "greedy" else {"home": tmp_path / "home", "tools": ()}
+    solver = open_solver(Heavy(says_its_number), strategy, 2, **options)
+    summary = greedy(suite, out, rooms, solver=solver, limit=3)
+    rows = [read_results(out).rows[name] for name in summary.names]
+    assert [row.load_cpu_s is not None for row in rows] == [True, False, False]
+    assert rows[0].load_cpu_s is not None
+    assert 0.5 <= rows[0].load_cpu_s < 5.0
+    assert max(row.cpu_s for row in rows) < 0.4
+    assert summary.load_cpu_s == rows[0].load_cpu_s == summary.as_json()["load_cpu_s"]
+    assert "load_cpu_s" not in json.dumps(summary.manifest), "it differs from run to run"
+
+
+def test_nothing_is_loaded_where_nothing_is_left_to_do(gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms) -> None:
+    suite, out = open_suite("gsm8k", data=gsm8k_file), tmp_path / "r.jsonl"
+    greedy(suite, out, rooms)
+    core = Heavy(says_its_number)
+    summary = greedy(suite, out, rooms, core=core)
+    assert (summary.tasks, core.starts) == (5, 0)
+
+
+def test_a_wait_is_named_once_it_is_long() -> None:
+    told = io.StringIO()
+    console = Console(file=told, width=100)
+    with waiting(console, "loading the core", patience_s=30.0):
+        pass
+    with waiting(console, "nothing that is shown", quiet=True, patience_s=0.0):
+        time.sleep(0.05)
+    assert told.getvalue() == ""
+    with waiting(console, "loading the core", patience_s=0.0):
+        time.sleep(0.2)
+    assert told.getvalue() == "ponder: loading the core ...\n"
+
+
+def test_open_ended_answers_have_scores_between_wrong_and_right(tmp_path: Path, rooms: GradingRooms) -> None:
+    """The mean score tells two runs apart of which neither has one answer that meets everything."""
+    paths = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for path, words in zip(paths, ("I cannot say.", "First water, then time and rest. It is better so."), strict=True):
+        with open_suite("open_ended", families=["compare", "plan"]) as suite:
+            summary = greedy(suite, path, rooms, core=ScriptedCore(lambda *_, words=words: words), limit=12)
+    told = summary.as_json()
+    assert told["accuracy"] == 0.0
+    assert 0.0 < told["score"] < 1.0
+    assert told["score_interval"][0] <= told["score"] <= told["score_interval"][1]
+    rows = list(read_results(paths[1]).rows.values())
+    assert told["score"] == pytest.approx(sum(row.score for row in rows) / 12)
+    found = compare(read_results(paths[1]), read_results(paths[0]))
+    assert found.accuracy.value == 0.0
+    assert found.score.low <= found.score.value <= found.score.high
+    assert found.score.value > 0
+    assert "mean score" in repr([column.header for column in tables(summary, rows)[0].columns])
+    assert "mean score" in told_so_far(rows)
+    with open_suite("open_ended", families=["compare", "plan"]) as suite:  # on another port
+        again = greedy(suite, paths[0], rooms, core=ScriptedCore([]), limit=12)
+    assert again.tasks == 12
+
+
+@pytest.mark.real
+def test_a_research_task_opens_its_pages(tmp_path: Path, rooms: GradingRooms) -> None:
+    """With the real browser: the page's words reach the core, and only the pages' own address is permitted."""
+    core = ScriptedCore(lambda *_: " Boil it for three minutes until 14 March.\n")
+    with open_suite("open_ended", families=["research"]) as suite:
+        (problem,) = [one for one in suite.problems(12) if one.id == "open/research/06"]
+        solver = open_solver(
+            core, "best-of-n", 2, home=tmp_path / "home", tools=("browser",), hosts=suite.hosts
+        )  # fmt: skip
+        try:
+            solved = solver.solve(problem)
+        finally:
+            solver.close()
+        assert rooms.grade(problem, solved.answer).right
+    assert any("14 March" in message.content for prompt in core.prompts for message in prompt.messages)
 
 
 @pytest.mark.parametrize("how", ["raised", "returned"])
@@ -208,6 +308,8 @@ def test_compare_pairs_the_tasks_that_both_have(gsm8k_file: Path, tmp_path: Path
         ("First.\nANSWER: blue sky\n", "text", "blue sky"),
         ("The rest is\nsilence", "text", "silence"),
         ("", "text", None),
+        ("\nFirst line.\nANSWER: last line.\n", "whole", "First line.\nANSWER: last line."),
+        (" \n", "whole", None),
     ],
 )  # fmt: skip
 def test_plain_replies(text: str, kind: str, answer: str | None) -> None:

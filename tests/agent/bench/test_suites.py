@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ponder.bench import gym
@@ -18,6 +19,8 @@ from ponder.bench.gym_talk import GymTalk
 from ponder.bench.humaneval import before
 from ponder.bench.suites import open_suite
 from ponder.errors import MachineError, UnknownName, UsageError
+from ponder.prompting import Prompting
+from ponder.tree import Tree
 
 WriteRows = Callable[..., Path]
 
@@ -59,6 +62,29 @@ def test_humaneval_gives_the_grader_what_stands_before_the_function() -> None:
     assert "import math" in before(prompt, "f")
     assert "def helper" in before(prompt, "f")
     assert "def f" not in before(prompt, "f")
+
+
+def test_humanevals_prompt_holds_each_example_once(tmp_path: Path) -> None:
+    """The docstring has them: they are not told again as tests to pass."""
+    row = {
+        "task_id": "HumanEval/0", "entry_point": "added", "test": "def check(candidate):\n    pass\n",
+        "prompt": 'def added(a, b):\n    """Add.\n    >>> added(1, 2)\n    3\n    >>> added(40, 2)\n    42\n    """\n',
+    }  # fmt: skip
+    path = tmp_path / "h.jsonl"
+    path.write_text(json.dumps(row) + "\n", "utf-8")
+    (problem,) = open_suite("humaneval", data=path).problems(1)
+    assert problem.task.success is not None
+    assert problem.task.success.visible == ("assert added(1, 2) == 3", "assert added(40, 2) == 42")
+    prompting = Prompting(["python"], packages=())
+    tree = Tree(problem.task)
+    for kind in ("code", "answer", "check"):
+        said = "\n".join(message.content for message in prompting.step(tree, 0, kind).prompt.messages)
+        assert [said.count(f"added({call})") for call in ("1, 2", "40, 2")] == [1, 1], said
+    told_apart = problem.task.model_copy(update={
+        "success": problem.task.success.model_copy(update={"visible_in_prompt": False})
+    })  # fmt: skip
+    twice = prompting.step(Tree(told_apart), 0, "code").prompt.messages[-1].content
+    assert twice.count("added(1, 2)") == 2
 
 
 @pytest.mark.parametrize(("text", "value"), [("4", "4"), ("1,200", "1200"), ("-3.5", "-3.5")])
@@ -149,26 +175,38 @@ def talk() -> Iterator[GymTalk]:
     made.close()
 
 
-def test_puzzles_come_family_by_family_and_are_the_same_again(talk: GymTalk) -> None:
-    suite = open_suite("reasoning_gym", families=["lcm", "gcd", "lcm"], seed=3, talk=talk)
-    assert suite.size == 2 * gym.ROUNDS
-    names = [problem.id for problem in suite.problems(5)]
-    assert sorted(names[:2]) == ["gym/gcd/3/0", "gym/lcm/3/0"]
-    assert sorted(names[2:4]) == ["gym/gcd/3/1", "gym/lcm/3/1"]
-    assert [p.task.prompt for p in suite.problems(3)] == [p.task.prompt for p in suite.problems(5)][:3]
+def test_puzzles_come_family_by_family_and_are_the_same_again() -> None:
+    pytest.importorskip("reasoning_gym")
+    with open_suite("reasoning_gym", families=["lcm", "gcd", "lcm"], seed=3) as suite:
+        assert suite.size == 2 * gym.ROUNDS
+        names = [problem.id for problem in suite.problems(5)]
+        assert sorted(names[:2]) == ["gym/gcd/3/0", "gym/lcm/3/0"]
+        assert sorted(names[2:4]) == ["gym/gcd/3/1", "gym/lcm/3/1"]
+        assert [p.task.prompt for p in suite.problems(3)] == [p.task.prompt for p in suite.problems(5)][:3]
+
+
+def test_the_process_of_reasoning_gym_ends_with_the_suite() -> None:
+    pytest.importorskip("reasoning_gym")
+    us = psutil.Process()
+    before = set(us.children())
+    with open_suite("reasoning_gym", families=["lcm"]) as suite:
+        assert suite.problems(1)
+        (child,) = set(us.children()) - before
+    assert not child.is_running()
+    with pytest.raises(UnknownName, match="leg_counting"):
+        open_suite("reasoning_gym", families=["luck"])
+    assert set(us.children()) <= before
 
 
 def test_every_default_family_makes_puzzles(talk: GymTalk) -> None:
-    suite = open_suite("reasoning_gym", talk=talk)
-    assert len(suite.problems(len(gym.FAMILIES))) == len(gym.FAMILIES) >= 20
+    assert len(gym.problems(talk, gym.FAMILIES, 2026, len(gym.FAMILIES))) == len(gym.FAMILIES) >= 20
     assert not gym.EVALUATES & set(gym.FAMILIES)
 
 
 def test_families_that_run_what_they_are_told_are_refused(talk: GymTalk) -> None:
+    known, _ = talk.families()
     with pytest.raises(UsageError, match="evaluates answers"):
-        open_suite("reasoning_gym", families=["countdown"], talk=talk)
-    with pytest.raises(UnknownName, match="leg_counting"):
-        open_suite("reasoning_gym", families=["luck"], talk=talk)
+        gym.check_families(["countdown"], known)
 
 
 def test_the_list_of_those_is_complete() -> None:

@@ -6,14 +6,18 @@ over each suite with a scripted core while everything that its parts are shown i
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from ponder.bench.gym_talk import GymTalk
+from ponder.bench.constraints import Constraint
+from ponder.bench.grading import PuzzleGrader
+from ponder.bench.open_ended import ConstraintsGrader
 from ponder.bench.problems import Problem
 from ponder.bench.solvers import AgentSolver, GreedySolver
 from ponder.bench.suites import open_suite
@@ -211,22 +215,28 @@ def test_a_task_with_hidden_checks_makes_no_problem(tmp_path: Path) -> None:
         Problem(task=task, grader=problem.grader, plain="q", reply="number")
 
 
-@pytest.fixture(scope="module")
-def talk() -> Iterator[GymTalk]:
-    pytest.importorskip("reasoning_gym")
-    made = GymTalk()
-    yield made
-    made.close()
+def test_a_puzzles_answer_stays_in_the_process_that_made_it(tmp_path: Path) -> None:
+    reasoning_gym = pytest.importorskip("reasoning_gym")
+    with open_suite("reasoning_gym", families=["products"], seed=5) as suite:
+        problem = suite.problems(1)[0]
+        entry = reasoning_gym.create_dataset("products", size=1, seed=5)[0]
+        assert entry["question"] == problem.task.prompt
+        answer = str(entry["answer"])
+        assert len(answer) > 2
+        assert f'"{answer}"' not in run(problem, tmp_path / "home", ())
+        assert isinstance(problem.grader, PuzzleGrader)
+        talk = problem.grader.talk
+        assert answer not in f"{problem!r} {vars(problem.grader)} {talk.question('products', 5, 0)} {vars(talk)}"
 
 
-def test_a_puzzles_answer_stays_in_the_process_that_made_it(talk: GymTalk, tmp_path: Path) -> None:
-    import reasoning_gym
-
-    problem = open_suite("reasoning_gym", families=["products"], seed=5, talk=talk).problems(1)[0]
-    entry = reasoning_gym.create_dataset("products", size=1, seed=5)[0]
-    assert entry["question"] == problem.task.prompt
-    answer = str(entry["answer"])
-    assert len(answer) > 2
-    assert f'"{answer}"' not in run(problem, tmp_path / "home", ())
-    assert answer not in f"{problem!r} {vars(problem.grader)} {talk.question('products', 5, 0)} {vars(talk)}"
-
+def test_no_constraint_of_an_open_ended_task_reaches_a_search_or_the_baseline(tmp_path: Path) -> None:
+    """A constraint is planted: the words of the others are words that any answer may have."""
+    with open_suite("open_ended", families=["explain"]) as suite:
+        problem = suite.problems(1)[0]
+        assert isinstance(problem.grader, ConstraintsGrader)
+        task = problem.grader.task
+        planted = TypeAdapter(Constraint).validate_python({"kind": "mention", "any_of": [CANARY]})
+        grader = ConstraintsGrader(task.model_copy(update={"constraints": (planted, *task.constraints)}))
+        planted_in = dataclasses.replace(problem, grader=grader)
+        assert CANARY not in run(planted_in, tmp_path / "home", ())
+        assert CANARY not in f"{planted_in!r} {planted_in.plain}"
