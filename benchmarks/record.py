@@ -5,9 +5,15 @@
     python benchmarks/record.py show --kind iid                                  what there is
 
 `iid`: sixteen independent samples of each task, their programs run, nothing revised (self-consistency without a stop).
-`auto`: trees of the `auto` strategy at full depth. Suites take turns, so that a record that was stopped has something
-of each: MBPP (train), GSM8K (train) and twenty and more families of reasoning-gym. What is done is in the work folder:
-the store of runs and a results file for each suite. FOLDER holds mbpp_train.jsonl and gsm8k_train_2000.jsonl.
+`auto`: trees of the `auto` strategy at full depth. In both the core also writes tests of its own for programs.
+
+`--split train` (for policies and judges to learn from): MBPP train, GSM8K, twenty and more families of reasoning-gym,
+the open-ended tasks. `--split held-out` (to measure on): HumanEval, MBPP validation, and GSM8K rows that the other
+split leaves alone. Suites take turns, so that a record that was stopped has something of each. FOLDER holds
+mbpp_train.jsonl, mbpp_validation.jsonl and gsm8k_train_2000.jsonl; `--file gsm8k=PATH` takes all of another file.
+
+What is done is in the work folder, a folder for each split, kind and core: the store of runs and a results file for
+each suite. A record may be stopped at any place (Ctrl-C, SIGTERM, kill -9): the task at hand is searched again.
 
 The last line is one JSON object.
 """
@@ -15,101 +21,212 @@ The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_dir
 
-from ponder.bench.gym_talk import GymTalk
-from ponder.bench.problems import Suite
+from ponder.bench.problems import Problem, Suite
 from ponder.bench.recording import Recorded, read_table, recorded, write_tables
-from ponder.bench.results import ResultsFile, read_results
+from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.runner import run_suite
-from ponder.bench.solvers import open_solver
+from ponder.bench.runner import answered
+from ponder.bench.solvers import Solver, open_solver
 from ponder.bench.suites import open_suite
+from ponder.errors import PonderError
 from ponder.parts import DEFAULT_CORE
 from ponder.policies.full_depth import FullDepth
+from ponder.policies.hosts import HostRules
+from ponder.protocols import Core
 from ponder.store import open_store
 
 RECORDS = Path(__file__).parent / "records"
-SUITES = {"mbpp": "mbpp_train.jsonl", "gsm8k": "gsm8k_train_2000.jsonl", "reasoning_gym": None}
-KINDS = {"iid": "self-consistency", "auto": "auto"}
+SPLITS: dict[str, dict[str, str | None]] = {
+    "train": {
+        "mbpp": "mbpp_train.jsonl", "gsm8k": "gsm8k_train_2000.jsonl", "reasoning_gym": None, "open_ended": None,
+    },
+    "held-out": {"humaneval": None, "mbpp": "mbpp_validation.jsonl", "gsm8k": "gsm8k_train_2000.jsonl"},
+}  # fmt: skip
+"""By split its suites, in the order of a turn, each with its file in the data folder."""
+
+HELD_OUT_FROM = 1500
+"""GSM8K rows from this place in the file on are held out, those before are for training."""
+
+KINDS = {"iid": "self-consistency+tests", "auto": "auto+tests"}
 SAMPLES = 16
+TOOLS = ("python", "browser")
+"""For all suites, so that one agent with one core serves them; the browser only starts where a task names pages."""
 
 
-def suites(options: argparse.Namespace, talk: GymTalk) -> list[Suite]:
-    """Return the suites, opened."""
-    return [
-        open_suite(name, data=options.data / file if file else None, talk=talk)
-        for name, file in SUITES.items()
-        if name in options.suites
+def suites(options: argparse.Namespace, stack: ExitStack) -> list[Suite]:
+    """Return the chosen suites of the split, open until the stack ends."""
+    found = []
+    for name, file in SPLITS[options.split].items():
+        if name not in (options.suites or SPLITS[options.split]):
+            continue
+        named = dict(options.file).get(name)
+        suite = stack.enter_context(open_suite(name, data=named or (options.data / file if file else None)))
+        found.append(_part(suite, options.split) if name == "gsm8k" and named is None else suite)
+    return found
+
+
+def _part(suite: Suite, split: str) -> Suite:
+    """Return the tasks of a suite that belong to the split, by their places in the file."""
+    held_out = split == "held-out"
+    kept = [
+        one for one in suite.problems(suite.size) if (int(one.id.rpartition("/")[2]) >= HELD_OUT_FROM) == held_out
     ]
+    about = suite.manifest | {"rows": f"from {HELD_OUT_FROM}" if held_out else f"before {HELD_OUT_FROM}"}
+    return dataclasses.replace(suite, manifest=about, size=len(kept), problems=lambda count: kept[:count])
 
 
 def work_folder(options: argparse.Namespace) -> Path:
     """Return where a record grows."""
-    core = "".join(c if c.isalnum() or c in ".-" else "_" for c in options.core)
-    return Path(options.work) / f"{options.kind}-{core}"
+    name = options.core if isinstance(options.core, str) else options.core.name
+    core = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
+    split = "" if options.split == "train" else f"{options.split}-"
+    return Path(options.work) / f"{split}{options.kind}-{core}"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Search and grade, until the tasks or the minutes are used up."""
-    deadline = time.monotonic() + 60 * options.minutes
-    work, talk = work_folder(options), GymTalk()
-    done: Counter[str] = Counter()
-    with GradingRooms(talk) as rooms:
-        opened = suites(options, talk)
-        solver = open_solver(options.core, KINDS[options.kind], SAMPLES, policy=FullDepth(), home=work)
+    progress = Progress(options.minutes)
+    with ExitStack() as stack:
+        rooms = stack.enter_context(GradingRooms())
+        opened = suites(options, stack)
+        solver = stack.enter_context(_solver(options, opened))
+        files = {
+            suite.name: stack.enter_context(
+                ResultsFile(
+                    work_folder(options) / f"{suite.name}.jsonl",
+                    {"suite": suite.name, **suite.manifest, **solver.settings},
+                )
+            )
+            for suite in opened
+        }
+        plan = [(suite.name, one) for suite, one in turns(opened, options.tasks)]
+        todo = progress.begin(plan, {name: file.done for name, file in files.items()})
+        stopped = "all done"
         try:
-            for goal in range(1, options.tasks + 1):
-                for suite in opened:
-                    if time.monotonic() > deadline:
-                        return {"done": dict(done), "stopped": "time"}
-                    settings = {"suite": suite.name, **suite.manifest, **solver.settings}
-                    with ResultsFile(work / f"{suite.name}.jsonl", settings) as file:
-                        summary = run_suite(suite, solver, rooms, file, limit=min(goal, suite.size))
-                    done[suite.name] = summary.tasks
-                    if summary.interrupted:
-                        return {"done": dict(done), "stopped": "interrupted"}
-                print(f"{time.strftime('%H:%M:%S')} {dict(done)}", file=sys.stderr, flush=True)
-        finally:
-            solver.close()
-    return {"done": dict(done), "stopped": "all done"}
+            for row in answered(((one, files[name]) for name, one in todo), solver, rooms):
+                progress.show(row)
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        if progress.is_late:
+            stopped = "time"
+    return progress.told() | {"stopped": stopped}
+
+
+@contextmanager
+def _solver(options: argparse.Namespace, opened: list[Suite]) -> Iterator[Solver]:
+    hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
+    solver = open_solver(
+        options.core, KINDS[options.kind], SAMPLES,
+        policy=FullDepth(), home=work_folder(options), tools=options.tools, hosts=hosts,
+    )  # fmt: skip
+    try:
+        yield solver
+    finally:
+        solver.close()
+
+
+def turns(opened: list[Suite], tasks: int) -> Iterator[tuple[Suite, Problem]]:
+    """Yield the tasks in the order of the record: in each turn one of each suite that has more."""
+    drawn = [(suite, suite.problems(min(tasks, suite.size))) for suite in opened]
+    for turn in range(tasks):
+        yield from ((suite, problems[turn]) for suite, problems in drawn if turn < len(problems))
+
+
+class Progress:
+    """What is done, what it took, and how long it will go on, as a line a task on standard error.
+
+    Args:
+        minutes: no task is begun after that.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self._began = time.monotonic()
+        self._ends = self._began + 60 * minutes
+        self._done: Counter[str] = Counter()
+        self._suite: dict[str, str] = {}
+        self._all = self._now = 0
+        self._cpu_s = 0.0
+        self.is_late = False
+
+    def begin(
+        self, plan: list[tuple[str, Problem]], done: Mapping[str, Mapping[str, ResultRow]]
+    ) -> Iterator[tuple[str, Problem]]:
+        """Return what is left of the plan, by suite, until the minutes are over."""
+        self._all, self._suite = len(plan), {one.id: name for name, one in plan}
+        before = [done[name][one.id] for name, one in plan if one.id in done[name]]
+        self._done.update(self._suite[row.task] for row in before)
+        self._cpu_s = sum(row.cpu_s for row in before)
+        return self._left([(name, one) for name, one in plan if one.id not in done[name]])
+
+    def _left(self, todo: list[tuple[str, Problem]]) -> Iterator[tuple[str, Problem]]:
+        for name, one in todo:
+            if time.monotonic() > self._ends:
+                self.is_late = True
+                return
+            yield name, one
+
+    def show(self, row: ResultRow) -> None:
+        """Count a task and write its line."""
+        self._done[self._suite[row.task]] += 1
+        self._cpu_s += row.cpu_s
+        self._now += 1
+        now = time.monotonic()
+        each, left = (now - self._began) / self._now, self._all - self._done.total()
+        said = [
+            f"{self._done.total()} of {self._all} tasks",
+            f"{row.task} {row.graded}, {row.cpu_s:.0f} CPU-s",
+            f"{self._cpu_s / self._done.total():.0f} CPU-s a task",
+            f"{max(0.0, self._ends - now) / 60:.0f} min of this shard and {left * each / 60:.0f} min of work left",
+        ]
+        print(f"{time.strftime('%H:%M:%S')} {'; '.join(said)}", file=sys.stderr, flush=True)
+
+    def told(self) -> dict[str, Any]:
+        """Return what is done."""
+        done = self._done.total()
+        return {"done": dict(self._done), "of": self._all, "cpu_s_per_task": round(self._cpu_s / max(1, done), 2)}
 
 
 def pack(options: argparse.Namespace) -> dict[str, Any]:
     """Write the tables of what is done."""
-    work, talk = work_folder(options), GymTalk()
-    store = open_store(work / "runs.sqlite")
+    work = work_folder(options)
     manifests: dict[str, Any] = {}
-    with GradingRooms(talk) as rooms:
+    with ExitStack() as stack:
+        rooms = stack.enter_context(GradingRooms())
+        store = open_store(work / "runs.sqlite")
+        stack.callback(store.close)
 
         def all_of() -> Iterator[Recorded]:
-            for suite in suites(options, talk):
+            for suite in suites(options, stack):
+                if not (work / f"{suite.name}.jsonl").exists():
+                    continue
                 results = read_results(work / f"{suite.name}.jsonl")
                 manifests[suite.name] = results.manifest
-                for problem in suite.problems(suite.size if suite.name != "reasoning_gym" else len(results.rows)):
+                for problem in suite.problems(suite.size):
                     row = results.rows.get(problem.id)
                     if row is not None and row.run_id is not None and row.stop_reason != "error":
                         yield recorded(suite.name, problem, store.events(row.run_id), rooms)
 
-        try:
-            counts = write_tables(RECORDS / work.name, all_of(), manifests)
-        finally:
-            store.close()
-    folder = RECORDS / work.name
+        folder = options.records / work.name
+        counts = write_tables(folder, all_of(), manifests)
     return counts | {"bytes": sum(path.stat().st_size for path in folder.iterdir())}
 
 
 def show(options: argparse.Namespace) -> dict[str, Any]:
     """Count what the tables hold."""
-    folder = RECORDS / work_folder(options).name
+    folder = options.records / work_folder(options).name
     tasks, nodes = list(read_table(folder, "tasks")), list(read_table(folder, "nodes"))
     found = {}
     for suite in dict.fromkeys(row["suite"] for row in tasks):
@@ -120,27 +237,57 @@ def show(options: argparse.Namespace) -> dict[str, Any]:
             "nodes": len(steps),
             "answers": len(answers),
             "right": round(sum(row["right"] for row in answers) / max(1, len(answers)), 3),
+            "score": round(sum(row["score"] for row in answers) / max(1, len(answers)), 3),
             "tokens_out": sum(row["tokens_out"] for row in steps),
             "cpu_s": round(sum(row["charged_cpu_s"] for row in own)),
         }
     return found
 
 
-def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "pack", "show"))
-    parser.add_argument("--data", type=Path, help="folder with the task files")
-    parser.add_argument("--kind", choices=KINDS, default="iid")
-    parser.add_argument("--core", default=DEFAULT_CORE)
-    parser.add_argument("--tasks", type=int, default=120, help="of each suite, at most")
-    parser.add_argument("--suites", nargs="+", choices=SUITES, default=list(SUITES))
-    parser.add_argument("--minutes", type=float, default=150, help="no further task is begun after that")
-    parser.add_argument("--work", type=Path, default=Path(user_cache_dir("ponder")) / "records")
-    options = parser.parse_args()
+def _named_file(text: str) -> tuple[str, Path]:
+    name, is_there, path = text.partition("=")
+    if not is_there or not any(name in suites for suites in SPLITS.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not SUITE=FILE")
+    return name, Path(path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("what", choices=("run", "pack", "show"))
+    made.add_argument("--data", type=Path, help="folder with the task files")
+    made.add_argument("--file", type=_named_file, action="append", default=[], help="SUITE=FILE, instead of its own")
+    made.add_argument("--split", choices=SPLITS, default="train")
+    made.add_argument("--kind", choices=KINDS, default="iid")
+    made.add_argument("--core", default=DEFAULT_CORE)
+    made.add_argument("--tasks", type=int, default=120, help="of each suite, at most")
+    made.add_argument("--suites", nargs="+", help="only these of the split")
+    made.add_argument("--tools", type=lambda text: tuple(filter(None, text.split(","))), default=TOOLS)
+    made.add_argument("--minutes", type=float, default=150, help="no further task is begun after that")
+    made.add_argument("--work", type=Path, default=Path(user_cache_dir("ponder")) / "records")
+    made.add_argument("--records", type=Path, default=RECORDS, help="where the tables lie")
+    return made
+
+
+def main(core: Core | None = None) -> None:
+    """Do what the command line says.
+
+    Args:
+        core: searched with instead of `--core`.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open is closed
+    made = parser()
+    options = made.parse_args()
+    options.core = core or options.core
     if options.data is None and options.what != "show":
-        parser.error("--data names the folder with the tasks")
-    print(json.dumps({"run": run, "pack": pack, "show": show}[options.what](options)))
+        made.error("--data names the folder with the tasks")
+    unknown = set(options.suites or ()) - SPLITS[options.split].keys()
+    if unknown:
+        made.error(f"{options.split} has {', '.join(SPLITS[options.split])}, and no {', '.join(sorted(unknown))}")
+    try:
+        print(json.dumps({"run": run, "pack": pack, "show": show}[options.what](options)))
+    except PonderError as error:
+        sys.exit(f"record: {error}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,177 @@
+"""`benchmarks/record.py`: a record that is stopped at any place goes on with the same command and loses nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ponder.bench.recording import read_table
+from ponder.bench.results import read_results
+
+WriteRows = Callable[..., Path]
+SCRIPT = Path(__file__).parents[3] / "benchmarks/record.py"
+
+DRIVER = """
+import runpy, sys
+from ponder.core.scripted import ScriptedCore
+
+def say(prompt, _):
+    words = prompt.messages[-1].content
+    return f" {words.split('What is ')[1].split()[0]}\\n" if "What is " in words else " Water, and then more of it.\\n"
+
+delay_s, *sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])["main"](ScriptedCore(say, delay_s=float(delay_s)))
+"""
+"""The script as it is, on the scripted core."""
+
+
+@pytest.fixture(scope="module")
+def record() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("record_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.fixture
+def data(write_rows: WriteRows, tmp_path: Path) -> Path:
+    questions = [{"question": f"What is {i} + 0?", "answer": f"#### {i}"} for i in range(1520)]
+    write_rows(questions, "gsm8k_train_2000.jsonl")
+    tests = ["assert f(1) == 1", "assert f(2) == 2"]
+    for name, first in (("mbpp_train.jsonl", 601), ("mbpp_validation.jsonl", 511)):
+        write_rows([{"task_id": first + i, "text": "Write f.", "test_list": tests} for i in range(3)], name)
+    return tmp_path
+
+
+def command(data: Path, what: str, *words: str, suite: str = "gsm8k", delay_s: float = 0.0) -> list[str]:
+    return [sys.executable, "-c", DRIVER, str(delay_s), str(SCRIPT), what, "--data", str(data), "--tools", "",
+            "--work", str(data / "work"), "--records", str(data / "records"), "--suites", suite, *words]  # fmt: skip
+
+
+def done(command: list[str]) -> dict[str, Any]:
+    came = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert came.returncode == 0, came.stderr
+    told: dict[str, Any] = json.loads(came.stdout.splitlines()[-1])
+    return told | {"err": came.stderr}
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def stopped(command: list[str], file: Path, rows: int, how: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """Run until the file has so many rows more than before, and a bit: in the middle of a task; then stop it."""
+    wanted = max(1, lines(file)) + rows
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        deadline = time.monotonic() + 60
+        while lines(file) < wanted and time.monotonic() < deadline and child.poll() is None:
+            time.sleep(0.005)
+        time.sleep(0.1)  # a task takes 16 samples of 20 ms
+        child.send_signal(how)
+        out, err = child.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def test_a_record_that_is_killed_again_and_again_goes_on_and_loses_nothing(data: Path) -> None:
+    pytest.importorskip("pyarrow")
+    file = data / "work/iid-scripted/gsm8k.jsonl"
+    slow = command(data, "run", "--tasks", "6", delay_s=0.02)
+    assert stopped(slow, file, 0, signal.SIGKILL).returncode == -signal.SIGKILL  # while it starts, or in its first task
+    before: dict[str, Any] = {}
+    for _ in range(2):
+        assert stopped(slow, file, 1, signal.SIGKILL).returncode == -signal.SIGKILL
+        rows = read_results(file).rows
+        assert before.items() <= rows.items(), "what was done stays as it was"
+        before = rows
+    assert 2 <= len(before) < 6
+    with file.open("ab") as whole:  # as if it had been killed while it wrote
+        whole.write(b'{"task": "gsm8k/')
+    told = done(command(data, "run", "--tasks", "6"))
+    assert (told["done"], told["of"], told["stopped"]) == ({"gsm8k": 6}, 6, "all done")
+    rows = read_results(file).rows
+    assert before.items() <= rows.items()
+    assert lines(file) == 7, "no task was done twice"
+    packed = done(command(data, "pack"))
+    assert packed["tasks"] == 6
+    tables = data / "records/iid-scripted"
+    assert Counter(row["task"] for row in read_table(tables, "nodes")) == dict.fromkeys(rows, 16)
+    assert all(row["right"] for row in read_table(tables, "tasks"))
+    shown = done(command(data, "show"))
+    assert (shown["gsm8k"]["tasks"], shown["gsm8k"]["nodes"], shown["gsm8k"]["right"]) == (6, 96, 1.0)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_a_record_cleanly(data: Path, how: signal.Signals) -> None:
+    file = data / "work/auto-scripted/gsm8k.jsonl"
+    words = ("--kind", "auto", "--tasks", "30")
+    came = stopped(command(data, "run", *words, delay_s=0.02), file, 1, how)
+    assert came.returncode == 0, came.stderr
+    assert "Traceback" not in came.stderr
+    told = json.loads(came.stdout.splitlines()[-1])
+    assert told["stopped"] == "interrupted"
+    assert told["done"]["gsm8k"] == lines(file) - 1 >= 1
+    line = came.stderr.splitlines()[-1]
+    assert f"{told['done']['gsm8k']} of 30 tasks" in line
+    assert "CPU-s a task" in line
+    assert "min of this shard and" in line
+
+
+def test_a_shard_ends_with_its_time(data: Path) -> None:
+    assert done(command(data, "run", "--minutes", "0"))["stopped"] == "time"
+
+
+def test_open_ended_tasks_come_last_in_the_turn(record: ModuleType, data: Path) -> None:
+    options = record.parser().parse_args(["run", "--data", str(data), "--suites", "open_ended", "mbpp", "gsm8k"])
+    with ExitStack() as stack:
+        opened = record.suites(options, stack)
+        assert [suite.name for suite in opened] == ["mbpp", "gsm8k", "open_ended"]
+        names = [problem.id.split("/")[0] for _, problem in record.turns(opened, 5)]
+    assert names == ["mbpp", "gsm8k", "open"] * 3 + ["gsm8k", "open"] * 2
+
+
+def test_no_task_is_in_both_splits(record: ModuleType, data: Path) -> None:
+    found = {}
+    for split in record.SPLITS:
+        words = ["run", "--data", str(data), "--split", split, "--suites", "mbpp", "gsm8k"]
+        options = record.parser().parse_args(words)
+        with ExitStack() as stack:
+            found[split] = {one.id for suite in record.suites(options, stack) for one in suite.problems(suite.size)}
+        assert record.work_folder(options).name.startswith("held-out-iid-" if split == "held-out" else "iid-")
+    assert not found["train"] & found["held-out"]
+    assert {name for name in found["held-out"] if "gsm8k" in name} == {f"gsm8k/{i}" for i in range(1500, 1520)}
+    words = ["--split", "held-out", "--suites", "gsm8k", "--file", f"gsm8k={data / 'gsm8k_train_2000.jsonl'}"]
+    options = record.parser().parse_args(["run", "--data", str(data), *words])
+    with ExitStack() as stack:
+        assert record.suites(options, stack)[0].size == 1520
+
+
+def test_open_ended_tasks_go_on_though_their_pages_have_another_port(data: Path) -> None:
+    assert done(command(data, "run", "--tasks", "1", suite="open_ended"))["done"] == {"open_ended": 1}
+    assert done(command(data, "run", "--tasks", "2", suite="open_ended"))["done"] == {"open_ended": 2}
+    assert lines(data / "work/iid-scripted/open_ended.jsonl") == 3
+
+
+def test_bad_input_is_a_clear_line(data: Path) -> None:
+    for words, told in (
+        (["run", "--data", str(data), "--suites", "humaneval"], "train has mbpp"),
+        (["run", "--data", str(data / "nowhere"), "--suites", "gsm8k"], "cannot read"),
+        (["run", "--data", str(data), "--file", "luck=x"], "SUITE=FILE"),
+    ):
+        came = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False)
+        assert came.returncode != 0
+        assert told in came.stderr.splitlines()[-1]
+        assert "Traceback" not in came.stderr
