@@ -93,11 +93,11 @@ def test_snapshots_are_after_1_2_4_8_and_16_samples_and_at_the_end() -> None:
 
 def test_a_fit_is_calibrated_on_tasks_that_it_has_not_seen() -> None:
     pytest.importorskip("sklearn")
-    known, fresh = taken(made_up(250, seed=1)), taken(made_up(250, seed=2))
+    known, fresh = taken(made_up(160, seed=1)), taken(made_up(160, seed=2))
     made = fit(known, core="made-up", records=["iid"])
     (model,) = made.models
     assert model.fitted_on is not None
-    assert (model.kind, model.fitted_on.tasks, model.fitted_on.snapshots) == ("answers", 250, 1250)
+    assert (model.kind, model.fitted_on.tasks, model.fitted_on.snapshots) == ("answers", 160, 800)
     right = [one.right for one in fresh]
     calibrated = reliability(probabilities(made, fresh), right, draws=20)
     plain = reliability([one.said for one in fresh], right, draws=20)
@@ -172,7 +172,7 @@ def test_fit_and_report_on_records_in_files(tmp_path: Path) -> None:
     came = judge_report("fit", "--train", train, "--calibration", file)
     assert (came.returncode, came.stderr) == (0, "")
     assert json.loads(came.stdout)["models"][0]["records"] == ["iid"]
-    page.write_text("# Judge\n<!-- tables: made by benchmarks/judge_report.py report -->\n<!-- end of tables -->\nend\n")
+    page.write_text("#\n<!-- tables: made by benchmarks/judge_report.py report -->\n<!-- end of tables -->\nend\n")
     paths = ("--calibration", file, "--page", page, "--pictures", tmp_path / "pictures")
     came = judge_report("report", "--train", train, trees, "--held-out", held, *paths)
     assert (came.returncode, came.stderr) == (0, "")
