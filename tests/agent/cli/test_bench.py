@@ -52,6 +52,10 @@ def test_unknown_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert "evaluates" in complaint(capsys, ["reasoning_gym", "--families", "countdown"])
 
 
+def test_families_of_open_ended_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "research" in complaint(capsys, ["open_ended", "--families", "explain,luck"])
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [("", "empty"), ("{broken\n", "line 1: no JSON"), ('{"question": "q"}\n', "'answer' is missing"),
@@ -67,7 +71,8 @@ def test_broken_files(capsys: pytest.CaptureFixture[str], tmp_path: Path, conten
     "arguments",
     [[], ["gsm8k"], ["gsm8k", "--data", "nowhere.jsonl"], ["gsm8k", "--limit", "0"], ["gsm8k", "-n", "0"],
      ["gsm8k", "more.jsonl"], ["gsm8k", "--budget-cpu", "0"], ["reasoning_gym", "--data", "x.jsonl"], ["compare"],
-     ["compare", "a.jsonl", "b.jsonl"], ["gsm8k", "--seed", "x"]],
+     ["compare", "a.jsonl", "b.jsonl"], ["gsm8k", "--seed", "x"], ["open_ended", "--data", "x.jsonl"],
+     ["open_ended", "--strategy", "greedy", "--budget-cpu", "5"]],
 )  # fmt: skip
 def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     complaint(capsys, arguments)
@@ -129,6 +134,9 @@ def test_a_real_run_is_resumed_and_compared(capsys: pytest.CaptureFixture[str], 
     assert both["manifest"]["run"]["sha256"]
     assert both["cpu_s_per_task"] > 0
     assert "95%" in err
+    assert "loading the core" in err
+    assert both["load_cpu_s"] > 0
+    assert both["score"] == both["accuracy"]
     assert len(out.read_text("utf-8").splitlines()) == 3
     assert run(["bench", "compare", str(out), str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"]["value"] == 0
