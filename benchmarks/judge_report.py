@@ -81,14 +81,15 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     folders = options.records or list(dict.fromkeys((*options.train, *options.held_out)))
     if not folders:
         raise UsageError("--records (or --train, --held-out) names folders with records")
-    core, found = core_of([*folders, *options.train, *options.held_out]), read(folders)
+    core, calibration = core_of([*folders, *options.train, *options.held_out]), load(options.calibration)
+    refuse_what_was_trained_on(options, calibration)
+    found = read(folders)
     samples = [one for one in found if one.independent and len(one.samples) >= options.k]
     trees = [one for one in found if not one.independent]
     curves = coverage([one for one in found if one.independent], options)
     chosen = selection(samples, trees, options.k)
     pieces = {f"{name}, samples": ablate(own, options.k) for name, own in by_suite(samples).items()}
     pieces |= {f"{name}, trees": ablate(own, None) for name, own in by_suite(trees).items()}
-    calibration = load(options.calibration)
     rated = calibrated(options, calibration)
     text = [
         f"Core `{core}`; records {', '.join(f'`{folder.name}`' for folder in folders)}.",
@@ -97,6 +98,16 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     ]  # fmt: skip
     put("\n\n".join(part for part in text if part), options.page)
     return summary(curves, chosen, pieces, rated)
+
+
+def refuse_what_was_trained_on(options: argparse.Namespace, calibration: Calibration) -> None:
+    """Raise UsageError where held-out records are none."""
+    known = {name for model in calibration.models if model.fitted_on for name in model.fitted_on.records}
+    if seen := sorted(known & {folder.name for folder in options.held_out}):
+        raise UsageError(f"the calibration was fitted on {', '.join(seen)}: that is not held out")
+    trained = {one.task for one in read(options.train)} if options.held_out else set()
+    if both := trained & {one.task for one in read(options.held_out)}:
+        raise UsageError(f"{len(both)} held-out tasks were trained on, as {min(both)}")
 
 
 def coverage(found: Sequence[Search], options: argparse.Namespace) -> list[Curve]:
@@ -125,12 +136,6 @@ def calibrated(options: argparse.Namespace, calibration: Calibration) -> list[Ra
     drawn: dict[str, list[tuple[float, bool]]] = {}
     train, held_out = options.train or options.records, options.held_out
     if calibration.models and held_out:
-        known = {name for model in calibration.models if model.fitted_on for name in model.fitted_on.records}
-        if seen := sorted(known & {folder.name for folder in held_out}):
-            raise UsageError(f"the calibration was fitted on {', '.join(seen)}: that is not held out")
-        both = {one.task for one in read(held_out)} & {one.task for one in read(train)}
-        if both:
-            raise UsageError(f"{len(both)} held-out tasks were trained on, as {min(both)}")
         own = [one for search in read(held_out) for one in snapshots(search)]
         said = probabilities(calibration, own)
         rated += sets("held out", own, said)

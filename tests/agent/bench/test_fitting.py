@@ -93,11 +93,11 @@ def test_snapshots_are_after_1_2_4_8_and_16_samples_and_at_the_end() -> None:
 
 def test_a_fit_is_calibrated_on_tasks_that_it_has_not_seen() -> None:
     pytest.importorskip("sklearn")
-    known, fresh = taken(made_up(160, seed=1)), taken(made_up(160, seed=2))
+    known, fresh = taken(made_up(250, seed=1)), taken(made_up(250, seed=2))
     made = fit(known, core="made-up", records=["iid"])
     (model,) = made.models
     assert model.fitted_on is not None
-    assert (model.kind, model.fitted_on.tasks, model.fitted_on.snapshots) == ("answers", 160, 800)
+    assert (model.kind, model.fitted_on.tasks, model.fitted_on.snapshots) == ("answers", 250, 1250)
     right = [one.right for one in fresh]
     calibrated = reliability(probabilities(made, fresh), right, draws=20)
     plain = reliability([one.said for one in fresh], right, draws=20)
@@ -166,8 +166,8 @@ def judge_report(*words: Any) -> subprocess.CompletedProcess[str]:
 def test_fit_and_report_on_records_in_files(tmp_path: Path) -> None:
     for needed in ("pyarrow", "sklearn", "matplotlib"):
         pytest.importorskip(needed)
-    train, held = packed(tmp_path / "iid", made_up(40)), packed(tmp_path / "fresh", made_up(60, seed=2)[40:])
-    trees = packed(tmp_path / "auto", made_up(40)[:10], strategy="auto")
+    train, held = packed(tmp_path / "iid", made_up(24)), packed(tmp_path / "fresh", made_up(34, seed=2)[24:])
+    trees = packed(tmp_path / "auto", made_up(24)[:6], strategy="auto")
     file, page = tmp_path / "calibration.json", tmp_path / "judge.md"
     came = judge_report("fit", "--train", train, "--calibration", file)
     assert (came.returncode, came.stderr) == (0, "")
@@ -177,9 +177,9 @@ def test_fit_and_report_on_records_in_files(tmp_path: Path) -> None:
     came = judge_report("report", "--train", train, trees, "--held-out", held, *paths)
     assert (came.returncode, came.stderr) == (0, "")
     figures = json.loads(came.stdout.splitlines()[-1])
-    assert figures["selection"]["made, samples"]["tasks"] == 60
-    assert figures["selection"]["made, trees"]["tasks"] == 10
-    assert figures["calibration"]["held out, all"]["number"] == 100
+    assert figures["selection"]["made, samples"]["tasks"] == 34
+    assert figures["selection"]["made, trees"]["tasks"] == 6
+    assert figures["calibration"]["held out, all"]["number"] == 50
     text = page.read_text("utf-8")
     assert [line[4:] for line in text.splitlines() if line.startswith("### ")] == [
         "Coverage", "Selection", "Ablation", "Calibration", "Models",
