@@ -6,6 +6,7 @@ kept readable character by character: an engine decides with them on every token
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ LINE_CHARS = 400
 """Longest answer or typed text of one line: the end of the line is forced there, and so the end of the act."""
 
 
-OPENING_CHARS = 60
-"""A first line of an answer that is so long may be followed by others. A shorter one is a fact, and what follows it is
-chatter, unless it announces more (it ends with a colon) or begins a list."""
-_OPENING = re.compile(rf"(?:[-*#]|\d\d?[.)]) .+|.+:|.{{{OPENING_CHARS},}}")
+SHORT_CHARS = 60
+"""A first line of an answer that is longer may be followed by any. A shorter one is a fact, or the first of a list of
+such: a long line that follows it is chatter, unless it announced more (it ends with a colon, it is an item of a list)."""
+_OPENING = re.compile(rf"(?:[-*#]|\d\d?[.)]) .+|.+:|.{{{SHORT_CHARS + 1},}}")
 FEWEST_TESTS, TESTS = 3, 6
 """Tests that a core writes for itself: small cores end after one, or go on up to the limit of tokens."""
 
@@ -38,8 +39,10 @@ def answer_grammar(*, one_line: bool) -> str:
 
 def without_chatter(answer: str) -> str:
     """Return an answer as the grammar of a step after a page would have it, for cores that enforce none."""
-    first, *rest = answer.strip().split("\n")
-    return answer if not rest or _OPENING.fullmatch(first.strip()) else first.strip()
+    lines = answer.strip().split("\n")
+    if _OPENING.fullmatch(lines[0].strip()):
+        return answer
+    return "\n".join(itertools.takewhile(lambda line: 0 < len(line.strip()) <= SHORT_CHARS, lines)) or lines[0]
 
 
 def act_grammar(acts: Acts) -> str:
@@ -48,9 +51,10 @@ def act_grammar(acts: Acts) -> str:
     if acts.answer and acts.one_line:
         ways.append('"ANSWER: " line')
     elif acts.answer:
-        ways.append('"ANSWER: " (line | opening ("\\n" "\\n"? line)+)')
+        ways.append('"ANSWER: " (line | short ("\\n" short){1,40} | opening ("\\n" "\\n"? line)+)')
+        rules["short"] = f"[^ \\t\\r\\n] [^\\r\\n]{{0,{SHORT_CHARS - 1}}}"
         rest, listed = f"[^\\r\\n]{{1,{LINE_CHARS}}}", '([-*#] | [0-9] [0-9]? [.)])'
-        rules["opening"] = f'{listed} " " {rest} | {rest} ":" | [^\\r\\n]{{{OPENING_CHARS},{LINE_CHARS}}}'
+        rules["opening"] = f'{listed} " " {rest} | {rest} ":" | [^\\r\\n]{{{SHORT_CHARS + 1},{LINE_CHARS}}}'
     if acts.click:
         ways.append('"BROWSE click " clicked')
         rules["clicked"] = _names(acts.click)

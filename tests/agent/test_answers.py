@@ -40,6 +40,8 @@ def test_long_integers_are_compared_exactly() -> None:
 def test_final_value_reads_only_a_number_that_is_stated() -> None:
     assert final_value("The capital is Paris") == "The capital is Paris"
     assert final_value("there are 3 ways and the total is 12") == "12"
+    two = "The last ferry leaves at 20:10. A ticket and a bicycle are 18.10."
+    assert final_value(two) == two
 
 
 @pytest.mark.parametrize(

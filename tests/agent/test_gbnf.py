@@ -73,8 +73,9 @@ TEXT = "The first line of a text that is longer than any fact that stands alone.
     ("text", "right"),
     [
         ("ANSWER: quillfish", True),
-        ("ANSWER: quillfish\nThe page says so.", False),
-        ("ANSWER: 434\n435", False),
+        ("ANSWER: quillfish\nThe page says so, in the third paragraph, where it speaks of code words.", False),
+        ("ANSWER: leeks, 2\ncream, 1 cup", True),
+        ("ANSWER: 434\n435", True),
         ("ANSWER: To buy:\n- leeks\n- cream", True),
         ("ANSWER: - leeks\n- cream", True),
         ("ANSWER: 1. leeks\n2. cream", True),
