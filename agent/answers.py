@@ -36,7 +36,7 @@ def plain(value: Decimal) -> str:
 
 
 def final_value(answer: str) -> str:
-    """Return the number at the end of one sentence that states it ("The 10th prime is: 29."), else the answer itself."""
+    """Return the number at the end of a sentence that states it ("The 10th prime is: 29."), else the answer itself."""
     stated = None if ". " in answer else _STATED.match(answer.strip().rstrip("."))
     return stated.group(1) if stated is not None and number(stated.group(1)) is not None else answer.strip()
 

@@ -19,7 +19,7 @@ LINE_CHARS = 400
 
 SHORT_CHARS = 60
 """A first line of an answer that is longer may be followed by any. A shorter one is a fact, or the first of a list of
-such: a long line that follows it is chatter, unless it announced more (it ends with a colon, it is an item of a list)."""
+such: a long line after it is chatter, unless it announced more (it ends with a colon, it is an item of a list)."""
 _OPENING = re.compile(rf"(?:[-*#]|\d\d?[.)]) .+|.+:|.{{{SHORT_CHARS + 1},}}")
 FEWEST_TESTS, TESTS = 3, 6
 """Tests that a core writes for itself: small cores end after one, or go on up to the limit of tokens."""

@@ -27,18 +27,24 @@ def weight(group: Sequence[Candidate]) -> float:
     return sum(candidate.weight for candidate in group)
 
 
-def behaves_like(candidate: Candidate, others: Sequence[Candidate]) -> float:
+def behaves_like(
+    candidate: Candidate, others: Sequence[Candidate], tests: Sequence[OwnTest] = ()
+) -> float:
     """Return how many of the others do the same, on average over the calls: 0 to 1.
+
+    What the core's own tests say of a call is left out: that is for `dual_agreement`.
 
     Minimum Bayes risk by execution (Shi et al. 2022, arXiv 2204.11454): a call on which right programs differ, as the
     task does not say what it means, costs them little. Where a program breaks off, it does the same as none.
     """
     rest = [other for other in others if other.node != candidate.node]
-    came = {call: outcome for call, outcome in candidate.outcomes.items() if outcome not in _BROKEN}
+    compared = {test.comparison for test in tests}
+    every = {call: outcome for call, outcome in candidate.outcomes.items() if call not in compared}
+    came = {call: outcome for call, outcome in every.items() if outcome not in _BROKEN}
     if not rest or not came:
         return 0.0
     same = sum(other.outcomes.get(call) == outcome for other in rest for call, outcome in came.items())
-    return same / (len(rest) * len(candidate.outcomes))
+    return same / (len(rest) * len(every))
 
 
 def dual_agreement(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Mapping[int, float]:

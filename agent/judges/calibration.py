@@ -115,7 +115,7 @@ def _of_program(leader: Candidate, found: Sequence[Candidate], tests: Sequence[O
         full = sum(candidate.checks > 0 and candidate.passed == candidate.checks for candidate in found)
         came |= {"passed": leader.share, "log_checks": math.log2(1 + leader.checks), "passing": full / len(found)}
     if any(candidate.outcomes for candidate in found):
-        same = behaves_like(leader, most)
+        same = behaves_like(leader, most, tests)
         came |= {"behaves": same, "log_alike": math.log2(1 + same * (len(most) - 1))}
     if tests:
         # By itself a candidate agrees wholly with a test that it passes, and not at all with another one.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ponder.answers import is_text, shown
 from ponder.judges.agreement import behaves_like, dual_agreement, groups, reads_like, weight
+from ponder.judges.calibration import load, signals
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
 from ponder.program_tests import OwnTest, has_tests
 from ponder.protocols import TreeView
@@ -19,8 +20,9 @@ OPEN_SCORE = 0.5
 class EvidenceJudge:
     """Trusts, in this order: visible checks, what ran in the sandbox, how many independent branches agree.
 
-    The confidence it gives is not calibrated: with checks it is the rule of succession over the checks that passed,
-    else the chance that the leading answer is the core's most likely one.
+    Its confidence is the calibrated probability of `ponder.judges.calibration` where that has a model for such a
+    search. Else it is, with checks, the rule of succession over those that passed, or the chance that the leading
+    answer is the core's most likely one.
     """
 
     def judge(self, tree: TreeView, new: Sequence[int]) -> Mapping[int, Verdict]:
@@ -31,7 +33,10 @@ class EvidenceJudge:
 
     def best(self, tree: TreeView) -> Best | None:
         """See `Judge.best`."""
-        return choose(candidates(tree), own_tests(tree))
+        found, tests = candidates(tree), own_tests(tree)
+        best = choose(found, tests)
+        chance = load().probability(signals(found, tests, best)) if best is not None else None
+        return best if best is None or chance is None else best.model_copy(update={"confidence": chance})
 
     def votes(self, tree: TreeView) -> Sequence[float]:
         """See `Judge.votes`."""
@@ -83,7 +88,7 @@ def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
     top = max(candidate.share for candidate in found)
     most = [candidate for candidate in found if candidate.share == top]
     dual = dual_agreement(most, tests)
-    best = max(most, key=lambda c: (behaves_like(c, most) + dual[c.node], c.mean_logprob, -c.node))
+    best = max(most, key=lambda c: (behaves_like(c, most, tests) + dual[c.node], c.mean_logprob, -c.node))
     passes_all = best.passed == best.checks
     confidence = laplace(best.passed, best.checks) if passes_all else best.passed / (best.checks + 2)
     return Best(answer=best.answer, confidence=confidence, node=best.node, votes=1, total=len(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ponder.judges.calibration import Signals
 from ponder.judges.evidence import EvidenceJudge
 from ponder.records import Answer, Browse, Observation, Reason, RunCode, SuccessCriterion, Task
 
@@ -154,3 +155,23 @@ def test_a_rubric_is_for_all_answers_and_is_no_check(grow) -> None:  # type: ign
     node = maker.add(Answer(text="Po"), status="thought")
     assert JUDGE.unclear(maker.tree, [node]) == [node]
     assert JUDGE.best_passed(maker.tree) is None
+
+
+def test_the_confidence_is_the_calibrated_one_where_there_is_a_model(
+    grow, monkeypatch: pytest.MonkeyPatch  # type: ignore[no-untyped-def]
+) -> None:
+    class Known:
+        def probability(self, seen: Signals) -> float | None:
+            return 0.31 if seen.kind == "answers" else None
+
+    monkeypatch.setattr("ponder.judges.evidence.load", Known)
+    maker = grow()
+    maker.add(Answer(text="4"))
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert best.confidence == 0.31
+    plain = grow()
+    plain.add(Answer(text=f"{LONG}one"))
+    other = JUDGE.best(plain.tree)
+    assert other is not None
+    assert other.confidence == 0.75
