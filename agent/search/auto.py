@@ -10,7 +10,7 @@ from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Node, RunCode, StepKind
 from ponder.search.attempts import Attempt, AttemptSearch
-from ponder.search.steps import none_agree, repeats_itself
+from ponder.search.steps import began_with, none_agree, repeats_itself
 
 _FIRST = 4
 """Attempts of the first round: they share one reading of the prompt, and fewer could not disagree."""
@@ -58,7 +58,7 @@ class Auto(AttemptSearch):
     def begin(self, tree: TreeView, base: int, attempts: Sequence[Attempt]) -> StepKind:
         """See `AttemptSearch.begin`: another way than the one that cannot agree."""
         kind = super().begin(tree, base, attempts)
-        begun = [(_began_with(tree, one), one.end) for one in attempts if one.of is None]
+        begun = [(began, one.end) for one in attempts if one.of is None and (began := began_with(tree, one.end))]
         if kind != "free" or has_tests(tree.task) or not begun:
             return kind
         last = begun[-1][0]
@@ -127,9 +127,3 @@ def _cost_of_success(tree: TreeView, attempts: Sequence[Attempt], prior: tuple[f
     every = [node.tokens_out for node in tree.nodes.values() if node.tokens_out]
     own = [one.end.tokens_out for one in attempts if one.end.tokens_out] or every
     return (sum(own) / len(own) if own else 1.0) / rate
-
-
-def _began_with(tree: TreeView, attempt: Attempt) -> StepKind:
-    """Return the kind of step that an attempt began with."""
-    steps = [node for node in tree.path(attempt.end.id) if node.action is None or node.action.type != "browse"]
-    return "code" if steps and isinstance(steps[0].action, RunCode) else "answer"

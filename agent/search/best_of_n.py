@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
-from ponder.records import Answer, Expansion, Node, Reason, RunCode, StepKind
+from ponder.records import Expansion, Node, RunCode, StepKind
 from ponder.search.steps import (
     ON_ITS_WAY,
     base_of,
+    began_with,
     end_of,
     fails_checks,
     first_kind,
@@ -75,12 +76,12 @@ class BestOfN:
 
     def _kind(self, tree: TreeView, heads: Sequence[Node]) -> StepKind:
         """Return how the next branches begin: as the last ones did, unless these could not agree on anything."""
-        begun = [kind for kind in map(_began_with, heads) if kind is not None]
+        ends = [end_of(tree, head) for head in heads]
+        begun = [kind for end in ends if (kind := began_with(tree, end)) is not None]
         if not begun:
             return "free"
         last = begun[-1]
-        ends = [end_of(tree, head) for head in heads if _began_with(head) == last]
-        answers = [end.answer for end in ends if end.answer]
+        answers = [end.answer for end in ends if end.answer and began_with(tree, end) == last]
         others = [kind for kind in self._kinds if kind != last]
         return others[0] if others and none_agree(answers) else last
 
@@ -88,15 +89,6 @@ class BestOfN:
         depth = end.depth - tree.nodes[base].depth
         finished = (end.answer and not fails_checks(end)) or repeats_itself(tree, end)
         return end.status == "judged" and not finished and depth < self._max_depth
-
-
-def _began_with(head: Node) -> StepKind | None:
-    match head.action:
-        case RunCode():
-            return "code"
-        case Answer() | Reason():
-            return "answer"
-    return None
 
 
 def _failed_program(end: Node) -> bool:

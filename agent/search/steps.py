@@ -48,6 +48,13 @@ def first_kind(tree: TreeView, base: int) -> StepKind:
     return "browse" if base and _page_is_there(tree.nodes[base]) else "free"
 
 
+def began_with(tree: TreeView, end: Node) -> StepKind | None:
+    """Return the kind of step that the branch of this end began with, pages aside; None while there is no such step."""
+    acts = (step.action for step in tree.path(end.id) if step.action is not None)
+    first = next((act for act in acts if not isinstance(act, Browse)), None)
+    return None if first is None else "code" if isinstance(first, RunCode) else "answer"
+
+
 def next_kind(end: Node) -> StepKind:
     """Return the step that follows this one."""
     match end.action:
