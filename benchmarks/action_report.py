@@ -112,8 +112,8 @@ def _accuracy(records: Path) -> list[str]:
     files = sorted(records.glob("*.accuracy.jsonl"))
     lines = [
         "| core | tasks | passed with the grammar | without | difference, points (95%, paired bootstrap) "
-        "| tokens a task, with and without | CPU s a task |",
-        "|---|---|---|---|---|---|---|",
+        "| tokens a task, with and without |",
+        "|---|---|---|---|---|---|",
     ]
     for file in files:
         rows = _read(file)
@@ -125,11 +125,10 @@ def _accuracy(records: Path) -> list[str]:
         gains = [int(on[task]["passed"]) - int(off[task]["passed"]) for task in both]
         gain, n = paired_bootstrap(gains), len(both)
         tokens = [sum(side[task]["tokens_out"] for task in both) / n for side in (on, off)]
-        cpu = [sum(side[task]["cpu_s"] for task in both) / n for side in (on, off)]
         right = [sum(side[task]["passed"] for task in both) for side in (on, off)]
         lines.append(
             f"| {rows[0]['core']} | {n} | {right[0]} ({right[0] / n:.1%}) | {right[1]} ({right[1] / n:.1%}) "
             f"| {100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}) "
-            f"| {tokens[0]:.0f}, {tokens[1]:.0f} | {cpu[0]:.1f}, {cpu[1]:.1f} |"
+            f"| {tokens[0]:.0f}, {tokens[1]:.0f} |"
         )
     return ["### Does the grammar cost right answers?", "\n".join(lines)] if len(lines) > 2 else []
