@@ -106,13 +106,15 @@ class Prompting:
         from a chance of `choose_code_at` on, where the core reports chances.
         """
         marks = {kind: self.prompts.ways[kind].strip() for kind in kinds}
-        for tokens in reversed(completion.alternatives):
-            chances = {kind: _chance(tokens, mark) for kind, mark in marks.items()}
-            if (total := sum(chances.values())) > 0:
-                code = chances.get("code", 0.0) / total
-                return "code" if code >= self.prompts.choose_code_at else max(chances, key=chances.__getitem__)
+        code = self.chance_of_code(completion)
+        if code is not None and "code" in kinds and "answer" in kinds:
+            return "code" if code >= self.prompts.choose_code_at else "answer"
         said = completion.text.strip()
         return next((kind for kind, mark in marks.items() if said.startswith(mark)), kinds[0])
+
+    def chance_of_code(self, completion: Completion) -> float | None:
+        """Return the chance that the core gives to a program, against words; None where it reports no chances."""
+        return _share(completion, self.prompts.ways["code"], self.prompts.ways["answer"])
 
     def step(self, tree: TreeView, parent: int, kind: StepKind) -> StepRequest:
         """Return the request for a new step below `parent`: of this kind, if the tools allow it."""
@@ -153,12 +155,7 @@ class Prompting:
 
     def rated(self, completion: Completion) -> float | None:
         """Return the chance that the core gives to "yes", among yes and no; None where it reports no chances."""
-        marks = [self.prompts.verdicts[word].strip() for word in ("yes", "no")]
-        for tokens in reversed(completion.alternatives):
-            yes, no = (_chance(tokens, mark) for mark in marks)
-            if yes + no > 0:
-                return yes / (yes + no)
-        return None
+        return _share(completion, self.prompts.verdicts["yes"], self.prompts.verdicts["no"])
 
     def read(self, tree: TreeView, request: StepRequest, text: str, *, cut: bool = False) -> Reading:
         """Return what the core's words are.
@@ -228,8 +225,17 @@ class Prompting:
         return [said, Message(role="user", content=text)]
 
 
+def _share(completion: Completion, mark: str, other: str) -> float | None:
+    """Return the probability of one mark against another, at the last token that could be either of them."""
+    for tokens in reversed(completion.alternatives):
+        chance, rest = _chance(tokens, mark), _chance(tokens, other)
+        if chance + rest > 0:
+            return chance / (chance + rest)
+    return None
+
+
 def _chance(tokens: Mapping[str, float], mark: str) -> float:
-    return sum(math.exp(logprob) for token, logprob in tokens.items() if token.strip() == mark)
+    return sum(math.exp(logprob) for token, logprob in tokens.items() if token.strip() == mark.strip())
 
 
 def step_kinds(tools: Collection[str]) -> list[StepKind]:

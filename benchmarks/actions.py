@@ -114,6 +114,7 @@ async def sample_steps(core: Core, name: str, options: argparse.Namespace) -> No
     each = -(-options.completions // (4 * options.samples))
     todo = [(case, f"{case.name}#{sample}") for case in cases(options.data, each) for sample in range(options.samples)]
     todo = [(case, key) for case, key in todo[: options.completions] if key not in records.done]
+    todo = [(case, key) for case, key in todo if options.suite in (None, case.name.split("/")[0])]
     todo = todo[: options.limit]
 
     async def one(case: Case, key: str) -> None:
@@ -233,6 +234,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2, help="completions of each step")
     parser.add_argument("--width", type=int, default=12, help="branches at once")
     parser.add_argument("--limit", type=int, help="at most so many completions in this run")
+    parser.add_argument("--suite", choices=("mbpp", "gsm8k", "gym", "page"), help="only the steps of this suite")
     parser.add_argument("--no-grammar", action="store_true", help="leave the grammar out: what the parser reads then")
     parser.add_argument("--accuracy", action="store_true", help="MBPP validation, with and without grammar")
     parser.add_argument("--after", action="store_true", help="count the tokens paid for after an act's end, 40 steps")
