@@ -1,8 +1,9 @@
-"""The command line: `ponder ask`, `runs`, `models`, `sandbox`, `doctor`."""
+"""The command line: `ponder ask`, `bench`, `runs`, `models`, `sandbox`, `doctor`."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 
@@ -10,6 +11,7 @@ def main() -> None:
     """Run the command line and exit with the code of the design: 0, 2, 3, 4, 5 or 130."""
     # transformers and the hub's client print advice that is of no use here; the user's own setting wins.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the best answer so far, and all is closed
     try:
         from ponder.cli.app import run
 
