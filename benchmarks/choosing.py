@@ -21,7 +21,7 @@ from typing import Any
 from action_tasks import gsm8k_cases, gym_cases, rows
 from actions import SEED, Records, in_turn
 
-from ponder.bench.open_ended import tasks
+from ponder.bench.open_ended.tasks import tasks
 from ponder.ledger import Ledger
 from ponder.parts import open_core
 from ponder.prompting import Prompting

@@ -25,11 +25,11 @@ from typing import Any
 
 from judge_tables import ablation_table, calibration_table, coverage_table, models_table, selection_table
 
-from ponder.bench.curves import Curve, curve, draw_coverage, draw_reliability
-from ponder.bench.fitting import DEPTHS, Snapshot, cross_fitted, fit, probabilities, snapshots
-from ponder.bench.offline import Search, manifest_of, searches
-from ponder.bench.reliability import Reliability, bins_of_equal_size, reliability
-from ponder.bench.selection import Selection, Without, ablate, picks, select
+from ponder.bench.records.curves import Curve, curve, draw_coverage, draw_reliability
+from ponder.bench.records.fitting import DEPTHS, Snapshot, cross_fitted, fit, probabilities, snapshots
+from ponder.bench.records.offline import Search, manifest_of, searches
+from ponder.bench.records.reliability import Reliability, bins_of_equal_size, reliability
+from ponder.bench.records.selection import Selection, Without, ablate, picks, select
 from ponder.errors import PonderError, UsageError
 from ponder.judges.calibration import FILE, Calibration, load
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ponder.bench.curves import SHOWN, Curve
-from ponder.bench.reliability import Reliability
-from ponder.bench.selection import Selection, Without
+from ponder.bench.records.curves import SHOWN, Curve
+from ponder.bench.records.reliability import Reliability
+from ponder.bench.records.selection import Selection, Without
 from ponder.judges.calibration import Calibration
 from ponder.stats import Interval
 

@@ -35,12 +35,12 @@ from typing import Any
 from platformdirs import user_cache_dir
 
 from ponder.bench.problems import Problem, Suite
-from ponder.bench.recording import Recorded, read_table, recorded, write_tables
+from ponder.bench.records.recording import Recorded, read_table, recorded, write_tables
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import answered
 from ponder.bench.solvers import Solver, open_solver
-from ponder.bench.suites import open_suite
+from ponder.bench.suites.registry import open_suite
 from ponder.errors import PonderError
 from ponder.parts import DEFAULT_CORE
 from ponder.policies.full_depth import FullDepth

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ponder.answers import final_value, number
-from ponder.bench.gym_talk import GymTalk
 from ponder.bench.problems import Grade, Rooms
+from ponder.bench.suites.gym_talk import GymTalk
 from ponder.records import Limits
 
 TEST_LIMITS = Limits(cpu_s=10.0, wall_s=30.0)

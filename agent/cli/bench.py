@@ -67,7 +67,7 @@ def bench(
     from ponder.bench.rooms import GradingRooms
     from ponder.bench.runner import run_suite
     from ponder.bench.solvers import open_solver
-    from ponder.bench.suites import open_suite
+    from ponder.bench.suites.registry import open_suite
     from ponder.models import showing
     from ponder.parts import DEFAULT_CORE
 

@@ -1,7 +1,7 @@
 """How likely the best answer is right: a small logistic model for each kind of evidence, fitted on recorded searches.
 
 The models are plain numbers in `calibration.json`; without that file there are none, and nothing is calibrated. What
-they look at is computed here, by the same function in a live search and over records (`ponder.bench.reliability`).
+they look at is computed here, by the same function in a live search and over records (`ponder.bench.records`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ponder.bench.recording import read_table
+from ponder.bench.records.recording import read_table
 from ponder.bench.results import read_results
 
 WriteRows = Callable[..., Path]

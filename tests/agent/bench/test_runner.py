@@ -18,7 +18,7 @@ from ponder.bench.results import Results, ResultsFile, compare, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import Summary, run_suite
 from ponder.bench.solvers import Solved, Solver, open_solver, read_plain
-from ponder.bench.suites import open_suite
+from ponder.bench.suites.registry import open_suite
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
 from ponder.records import Budget, Prompt

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from ponder.bench.examples import examples
 from ponder.bench.grading import ProgramGrader
 from ponder.bench.problems import Problem
-from ponder.bench.rows import Data, Row, read_rows
+from ponder.bench.suites.examples import examples
+from ponder.bench.suites.rows import Data, Row, read_rows
 from ponder.errors import MachineError
 from ponder.records import SuccessCriterion, Task
 

@@ -10,8 +10,8 @@ import random
 from collections.abc import Sequence
 
 from ponder.bench.grading import PuzzleGrader
-from ponder.bench.gym_talk import GymTalk
 from ponder.bench.problems import Problem
+from ponder.bench.suites.gym_talk import GymTalk
 from ponder.errors import UnknownName, UsageError
 from ponder.records import Task
 

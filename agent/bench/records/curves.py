@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ponder.bench.offline import Search
-from ponder.bench.reliability import Bin
+from ponder.bench.records.offline import Search
+from ponder.bench.records.reliability import Bin
 from ponder.bench.stats import LogLinear, coverage, log_linear, pass_at_k
 from ponder.records import Record
 from ponder.stats import Interval, wilson

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ponder.bench.problems import Grade, Problem, Rooms
-from ponder.bench.recording import TABLES, read_table, recorded, write_tables
+from ponder.bench.records.recording import TABLES, read_table, recorded, write_tables
 from ponder.bench.rooms import GradingRooms
 from ponder.policies.full_depth import FullDepth
 from ponder.records import Task

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from ponder.bench.offline import PIECES, Search
+from ponder.bench.records.offline import PIECES, Search
 from ponder.bench.stats import pass_at_k
 from ponder.judges.candidates import Candidate
 from ponder.judges.evidence import choose

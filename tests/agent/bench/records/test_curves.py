@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ponder.bench.curves import PowerLaw, curve, draw_coverage, draw_reliability, power_law
-from ponder.bench.offline import Cost, Search
-from ponder.bench.reliability import Bin
+from ponder.bench.records.curves import PowerLaw, curve, draw_coverage, draw_reliability, power_law
+from ponder.bench.records.offline import Cost, Search
+from ponder.bench.records.reliability import Bin
 from ponder.judges.candidates import Candidate
 
 MOST_BYTES = 60_000

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.answers import normalise
-from ponder.bench.recording import read_table
+from ponder.bench.records.recording import read_table
 from ponder.errors import UsageError
 from ponder.judges.candidates import EXECUTED_WEIGHT, Candidate
 from ponder.program_tests import OwnTest, read_tests

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ponder.bench.literals import Text, balanced, literal, read_value
+from ponder.bench.suites.literals import Text, balanced, literal, read_value
 
 _RELATION = re.compile(
     r"[ \t]*(?:\#[ \t]*)?(?:==>|=>|==|=|->|\u279e|\u2192|(?:should[ \t\n]+)?(?:return|returns)\b)[ \t]*", re.IGNORECASE

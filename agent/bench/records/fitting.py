@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
-from ponder.bench.offline import Search
-from ponder.bench.reliability import reliability
+from ponder.bench.records.offline import Search
+from ponder.bench.records.reliability import reliability
 from ponder.errors import UsageError
 from ponder.judges.calibration import Calibration, FittedOn, Kind, Model, Signals, Term, signals
 from ponder.judges.evidence import choose

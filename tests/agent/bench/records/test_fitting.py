@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from ponder.bench.fitting import FEWEST, Snapshot, cross_fitted, fit, probabilities, snapshots
-from ponder.bench.offline import Cost, Search
-from ponder.bench.recording import Recorded, write_tables
-from ponder.bench.reliability import bins_of_equal_size, bins_of_equal_width, calibration_error, reliability
+from ponder.bench.records.fitting import FEWEST, Snapshot, cross_fitted, fit, probabilities, snapshots
+from ponder.bench.records.offline import Cost, Search
+from ponder.bench.records.recording import Recorded, write_tables
+from ponder.bench.records.reliability import bins_of_equal_size, bins_of_equal_width, calibration_error, reliability
 from ponder.errors import UsageError
 from ponder.judges.calibration import Calibration
 from ponder.judges.candidates import Candidate
 
-REPORT = Path(__file__).parents[3] / "benchmarks/judge_report.py"
+REPORT = Path(__file__).parents[4] / "benchmarks/judge_report.py"
 
 
 def made_up(tasks: int, seed: int = 1, samples: int = 16) -> list[Search]:

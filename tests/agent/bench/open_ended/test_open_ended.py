@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ponder.bench.open_ended import OpenTask, serve_pages, tasks
-from ponder.bench.pages import page_text
+from ponder.bench.open_ended.pages import page_text
+from ponder.bench.open_ended.tasks import OpenTask, serve_pages, tasks
 from ponder.bench.problems import Problem
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.suites import open_suite
+from ponder.bench.suites.registry import open_suite
 from ponder.errors import UnknownName, UsageError
 from ponder.policies.hosts import HostRules
 from ponder.records import Browse, Limits
@@ -121,7 +121,7 @@ def test_research_pages_are_served_and_short_enough_for_one_part(name: str) -> N
 
 def test_the_server_has_the_pages_and_nothing_else() -> None:
     with serve_pages() as url:
-        for path in ("", "/", "/none.html", "/__init__.py", "/../open_ended.toml", "/%2e%2e/open_ended.toml"):
+        for path in ("", "/", "/none.html", "/__init__.py", "/../tasks.toml", "/%2e%2e/tasks.toml"):
             assert WEB.get(url + path).status_code == 404
     with pytest.raises(httpx.ConnectError):
         WEB.get(f"{url}/ferry.html")

@@ -111,7 +111,7 @@ class GymTalk:
             self._end()
             # A session of its own: Ctrl-C at the terminal is ours to handle.
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "ponder.bench.gym_child"],
+                [sys.executable, "-m", "ponder.bench.suites.gym_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

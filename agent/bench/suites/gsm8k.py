@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from ponder.answers import number
 from ponder.bench.grading import NumberGrader
 from ponder.bench.problems import Problem
-from ponder.bench.rows import Data, Row, read_rows
+from ponder.bench.suites.rows import Data, Row, read_rows
 from ponder.records import Task
 
 MARK = "####"

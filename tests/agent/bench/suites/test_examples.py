@@ -7,10 +7,10 @@ import asyncio
 
 import pytest
 
-from ponder.bench.examples import examples
 from ponder.bench.grading import ProgramGrader
-from ponder.bench.humaneval import HumanEvalRow, problem, read
-from ponder.bench.literals import Text, balanced, read_value
+from ponder.bench.suites.examples import examples
+from ponder.bench.suites.humaneval import HumanEvalRow, problem, read
+from ponder.bench.suites.literals import Text, balanced, read_value
 from ponder.records import Limits
 
 

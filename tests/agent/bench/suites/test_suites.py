@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,11 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from ponder.bench import gym
 from ponder.bench.grading import ProgramGrader
-from ponder.bench.gym_talk import GymTalk
-from ponder.bench.humaneval import before
-from ponder.bench.suites import open_suite
+from ponder.bench.suites import gym
+from ponder.bench.suites.gym_talk import GymTalk
+from ponder.bench.suites.humaneval import before
+from ponder.bench.suites.registry import open_suite
 from ponder.errors import MachineError, UnknownName, UsageError
 from ponder.prompting import Prompting
 from ponder.tree import Tree
@@ -223,16 +225,26 @@ def test_the_list_of_those_is_complete() -> None:
     assert found - own == gym.EVALUATES
 
 
-def test_scores_and_verifiers_that_take_too_long(talk: GymTalk) -> None:
+def test_scores_and_verifiers_that_take_too_long(talk: GymTalk, monkeypatch: pytest.MonkeyPatch) -> None:
     import reasoning_gym
 
     entry = reasoning_gym.create_dataset("lcm", size=1, seed=4)[0]
     assert talk.score("lcm", 4, 0, entry["answer"]).right
     assert not talk.score("lcm", 4, 0, "nonsense").right
     assert talk.score("lcm", 4, 0, "9" * 30_000).outcome == "wrong"
-    hasty = GymTalk(score_s=0.0)
+    hasty = GymTalk(score_s=0.2)
+
+    def held_up(request: dict[str, Any]) -> dict[str, Any]:
+        reply = GymTalk._asked(hasty, request)
+        assert hasty._child is not None
+        os.kill(hasty._child.pid, signal.SIGSTOP)
+        return reply
+
+    monkeypatch.setattr(hasty, "_asked", held_up)
     assert hasty.score("lcm", 4, 0, entry["answer"]).outcome == "wall"
-    assert not hasty.score("lcm", 4, 0, "1").right  # a fresh process serves the next one
+    monkeypatch.undo()
+    hasty._score_s = 60.0
+    assert hasty.score("lcm", 4, 0, entry["answer"]).right  # a fresh process serves the next one
     hasty.close()
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ponder.bench.offline import PIECES, Cost, Search, rebuilt, searches
 from ponder.bench.problems import Grade, Problem, Rooms
-from ponder.bench.recording import recorded, write_tables
+from ponder.bench.records.offline import PIECES, Cost, Search, rebuilt, searches
+from ponder.bench.records.recording import recorded, write_tables
+from ponder.bench.records.selection import Picks, ablate, gap_closed, picks, select
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.selection import Picks, ablate, gap_closed, picks, select
 from ponder.errors import UsageError
 from ponder.judges.candidates import Candidate, candidates, own_tests
 from ponder.judges.evidence import EvidenceJudge, choose
@@ -110,7 +110,7 @@ def test_offline_the_judge_sees_what_it_saw_live(make_agent: Any, tmp_path: Path
 
 def test_programs_too(grow: Any) -> None:
     """Evidence that no scripted core makes: checks, outcomes, an opinion, a program's answer."""
-    from ponder.bench.recording import _evidence, _node  # the rows of one node: all that is compared here
+    from ponder.bench.records.recording import _evidence, _node  # the rows of one node: all that is compared here
     from ponder.records import Answer, Observation, RunCode, SuccessCriterion
 
     maker = grow(Task(prompt="q", success=SuccessCriterion(kind="tests", visible=("assert f(1) == 1",) * 2)))
@@ -128,7 +128,7 @@ def test_programs_too(grow: Any) -> None:
 
 
 def test_what_a_rating_took_stands_beside_it() -> None:
-    from ponder.bench.recording import _rating_cpu_s
+    from ponder.bench.records.recording import _rating_cpu_s
 
     def charge(number: int, cpu_s: float, tool: str = "core") -> Event:
         usage = {"cpu_user_s": cpu_s}
@@ -146,7 +146,7 @@ def test_what_a_rating_took_stands_beside_it() -> None:
 def test_a_folder_without_records_is_told(manifest: str | None, says: str, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     rows = {"tasks": (ABOUT,), "nodes": (node(1, "7", True),), "decisions": ()}
-    from ponder.bench.recording import Recorded
+    from ponder.bench.records.recording import Recorded
 
     write_tables(tmp_path, [Recorded(**rows)], {})
     (tmp_path / "manifest.json").unlink()
@@ -158,7 +158,7 @@ def test_a_folder_without_records_is_told(manifest: str | None, says: str, tmp_p
 
 def test_older_records_are_to_be_packed_again(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    from ponder.bench.recording import Recorded
+    from ponder.bench.records.recording import Recorded
 
     old = {name: value for name, value in node(1, "7", True).items() if name != "executed"}
     write_tables(tmp_path, [Recorded(tasks=(ABOUT,), nodes=(old,), decisions=())], {"s": {"strategy": "auto"}})

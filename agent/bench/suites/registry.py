@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ponder.bench import gsm8k, gym, humaneval, mbpp, open_ended
-from ponder.bench.gym_talk import GymTalk
+from ponder.bench.open_ended import tasks as open_ended
 from ponder.bench.problems import Problem, Suite
-from ponder.bench.rows import refuse_repeats
+from ponder.bench.suites import gsm8k, gym, humaneval, mbpp
+from ponder.bench.suites.gym_talk import GymTalk
+from ponder.bench.suites.rows import refuse_repeats
 from ponder.errors import UnknownName, UsageError
 from ponder.policies.hosts import HostRules
 
@@ -33,7 +34,7 @@ def open_suite(
 
     Args:
         data: the suite's JSON-lines file; `humaneval` has one in a package, those in `MADE_HERE` need none.
-        families: of reasoning-gym, by default `ponder.bench.gym.FAMILIES`; of open-ended tasks, by default all five.
+        families: of reasoning-gym, by default `gym.FAMILIES`; of open-ended tasks, by default all five.
         seed: also makes reasoning-gym's puzzles.
 
     Raises:

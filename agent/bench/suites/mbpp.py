@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from ponder.bench.grading import ProgramGrader
 from ponder.bench.problems import Problem
-from ponder.bench.rows import Data, Row, read_rows
+from ponder.bench.suites.rows import Data, Row, read_rows
 from ponder.records import SuccessCriterion, Task
 
 PLAIN = "{text}\n\nYour code should pass this test:\n{test}\n\nReply with the whole program in a ```python block."

@@ -5,7 +5,7 @@ stay with the grader. An answer's score is the share of its task's constraints t
 meets all of them. What any platitude meets ("avoid", "at most") counts only in an answer that also meets something
 else: to do nothing wrong is not enough.
 
-The research tasks stand on the pages of `ponder.bench.pages`, whose facts are invented, so that no model knows them.
+The research tasks stand on the pages of `pages`, whose facts are invented, so that no model knows them.
 `serve_pages` serves them on loopback; the browser tool must permit that origin, because the task's own urls name it.
 """
 
@@ -21,8 +21,8 @@ from importlib.resources import files
 
 from pydantic import Field
 
-from ponder.bench.constraints import Constraint
-from ponder.bench.pages import contents, page_text, serve_pages
+from ponder.bench.open_ended.constraints import Constraint
+from ponder.bench.open_ended.pages import contents, page_text, serve_pages
 from ponder.bench.problems import Grade, Problem, Rooms
 from ponder.errors import UnknownName
 from ponder.records import Record, Task
@@ -30,7 +30,7 @@ from ponder.records import Record, Task
 __all__ = ["FAMILIES", "OpenTask", "check_families", "digest", "problems", "serve_pages", "tasks"]
 
 FAMILIES = ("explain", "plan", "compare", "write", "research")
-_FILE = "open_ended.toml"
+_FILE = "tasks.toml"
 _PAGE = "The page {name}:\n\n{text}"
 
 _PLATITUDE = "Sure, I can help you with that."

@@ -1,0 +1,1 @@
+"""Sixty open-ended tasks, the constraints that grade their answers, and the pages that some of them stand on."""
