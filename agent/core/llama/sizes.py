@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ponder.machine import Cpu
 from ponder.records import Record
 
 CONTEXT_TOKENS = 16384
@@ -57,15 +56,6 @@ def context_tokens(facts: Facts, free_bytes: int, branch_tokens: int = CONTEXT_T
     if facts.cache_bytes:
         tokens = min(tokens, int(free_bytes * CACHE_SHARE / facts.cache_bytes))
     return max(LEAST_CONTEXT, tokens // 1024 * 1024)
-
-
-def worth_repacking(cpu: Cpu) -> bool:
-    """Return whether weights should be laid out anew at each start.
-
-    With AVX2 and no more, that costs up to a CPU-second and gains nothing that was measured (docs/engine.md). Elsewhere
-    the kernels for it are far ahead of the others, as llama.cpp's makers say, and it stays on as they have it.
-    """
-    return "avx2" not in cpu.features or "avx512f" in cpu.features
 
 
 def state_mib(free_bytes: int) -> int:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from ponder.core.llama.engine import EngineSettings
-from ponder.core.llama.sizes import LEAST_CONTEXT, Facts, context_tokens, read_facts, worth_repacking
-from ponder.machine import Cpu
+from ponder.core.llama.sizes import LEAST_CONTEXT, Facts, context_tokens, read_facts
 
 
 def text(value: str) -> bytes:
@@ -78,19 +77,10 @@ def test_context_is_bounded_by_model_and_memory() -> None:
     assert context_tokens(Facts(), free) == 16384
 
 
-@pytest.mark.parametrize(
-    ("features", "worth"),
-    [(("avx2", "sse"), False), (("avx2", "avx512f"), True), (("asimd", "i8mm"), True), ((), True)],
-)
-def test_weights_are_repacked_where_that_pays(features: tuple[str, ...], worth: bool) -> None:
-    assert worth_repacking(Cpu(machine="m", model="c", features=features)) is worth
-
-
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     sized = EngineSettings(model=gguf(tmp_path / "m.gguf", LLAMA)).sized()
     assert sized.n_ctx == 4096
     assert sized.threads is not None
     assert sized.n_batch is not None
-    assert sized.repack is not None
     named = EngineSettings(model=sized.model, threads=3, n_ctx=1024, n_batch=99).sized()
     assert (named.threads, named.n_ctx, named.n_batch) == (3, 1024, 99)
