@@ -16,7 +16,7 @@ ENGINE = Path(__file__).parents[1] / "scripts/docker-engine.sh"
 
 
 LONG_FIRST = ("whole", "agent/core", "sandboxes", "tools")
-"""With two workers a file is one worker's: what takes longest begins first, so that both end together."""
+"""A file is one worker's: what takes longest begins first, so that all end together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
