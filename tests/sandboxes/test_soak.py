@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/sandbox_soak.py"
 @pytest.mark.real
 @pytest.mark.parametrize("backend", list(SANDBOXES))
 def test_nothing_leaks(backend: str, request: pytest.FixtureRequest) -> None:
-    snippets = 60 if backend == "docker" else 150  # containers take longer to make
+    snippets = 40 if backend == "docker" else 80  # containers take longer to make
     if backend == "docker":
         request.getfixturevalue("docker_engine")
     # What no call is charged for (first starts, calls cancelled before they began) weighs more in a short run.
