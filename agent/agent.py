@@ -194,7 +194,10 @@ class Agent:
                 future.cancel()
                 raise
             self.interrupt()
-            return future.result()  # a second Ctrl-C gets through
+            result = future.result()  # a second Ctrl-C gets through
+            if isinstance(result, Result):  # it may have ended by itself a moment before: who called must hear of it
+                result = result.model_copy(update={"stop_reason": "interrupted"})
+            return result
 
 
 def _shut(background: BackgroundLoop, works: Works) -> None:

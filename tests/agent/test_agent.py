@@ -12,7 +12,7 @@ import pytest
 from ponder import Agent, Budget, Result, SuccessCriterion, Task
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
-from ponder.records import Prompt
+from ponder.records import Prompt, Result
 from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
 from ponder.tree import Event, Tree
@@ -225,3 +225,23 @@ def test_a_program_need_not_repeat_what_the_task_gives(make_agent) -> None:  # t
     result = agent.run(Task(prompt="q", success=given))
     assert result.stop_reason == "confident"
     assert "import" not in (result.answer or "")
+
+
+def test_ctrl_c_as_the_search_ends_is_heard_all_the_same(make_agent, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    agent = make_agent(always(" Paris"))
+    ended = agent.run("Capital of France?")
+    assert ended.stop_reason != "interrupted"
+
+    class Pressed:
+        said: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+
+        def result(self) -> Result:
+            if self.said:
+                self.said = ()
+                raise KeyboardInterrupt
+            return ended
+
+    monkeypatch.setattr(type(agent._works), "searching", True)
+    monkeypatch.setattr(agent, "interrupt", lambda: None)
+    again = agent._wait(Pressed())
+    assert (again.answer, again.stop_reason) == (ended.answer, "interrupted")
