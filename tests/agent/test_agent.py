@@ -12,7 +12,7 @@ import pytest
 from ponder import Agent, Budget, Result, SuccessCriterion, Task
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
-from ponder.records import Prompt, Result
+from ponder.records import Prompt
 from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
 from ponder.tree import Event, Tree
