@@ -7,7 +7,8 @@ from decimal import Decimal, InvalidOperation
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _SIGNIFICANT = 12
-_TEXT_WORDS = 12
+TEXT_WORDS = 12
+"""Longer answers are texts."""
 _STATED = re.compile(r"^.{0,200}?(?:\bis|\bare|\bequals|[:=])\s*(\S+)$", re.IGNORECASE)
 
 
@@ -43,7 +44,7 @@ def final_value(answer: str) -> str:
 
 def is_text(answer: str) -> bool:
     """Return whether an answer is a text: so long that no two of them ever agree to the letter."""
-    return len(answer.split()) > _TEXT_WORDS
+    return len(answer.split()) > TEXT_WORDS
 
 
 def normalise(answer: str) -> str:

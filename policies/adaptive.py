@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ponder.answers import TEXT_WORDS
 from ponder.records import Decision, Features
 from ponder.stats import chance_of_lead, laplace
 
 _HEAVIEST_VOTE = 2.0
-_LONG_ANSWER_WORDS = 12
 _MIN_SAMPLES = 3
 
 
@@ -61,7 +61,7 @@ class AdaptiveConsistency:
         if left > 0 and first - second > left:
             why = f"{votes}: the samples that are left cannot change the leader"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
-        texts = features.answer_words > _LONG_ANSWER_WORDS and len(features.votes) == features.answered
+        texts = features.answer_words > TEXT_WORDS and len(features.votes) == features.answered
         if texts and features.answered >= _MIN_SAMPLES:
             why = f"{features.answered} long answers, all different: further ones will not agree either"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)

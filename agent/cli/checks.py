@@ -50,8 +50,8 @@ async def check_core(name: str) -> Report:
     try:
         if not name.startswith(PREFIX):
             check_core(name)
-            known = any(name.startswith(other.partition(":")[0] + ":") for other in OTHER_CORES)
-            return {"ok": known or is_here(name), "why": "" if known or is_here(name) else _PULL.format(name)}
+            here = name.startswith(tuple(other.partition(":")[0] + ":" for other in OTHER_CORES)) or is_here(name)
+            return {"ok": here, "why": "" if here else _PULL.format(name)}
         core = OpenAICore(parse_name(name))
         try:
             await core.start()

@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
+from ponder.answers import is_text
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 
+Kind = Literal["programs", "answers", "texts"]
+"""What decides: checks and what programs do; short answers that can agree; texts, no two of which ever do."""
 _BROKEN = ("!load", "~time", "~gone")
 _PASSED = "=1"
 """What a comparison that holds comes to: `True` as a number."""
+
+
+def kind_of(found: Sequence[Candidate]) -> Kind:
+    """Return what decides among these candidates."""
+    if any(candidate.checks or candidate.outcomes for candidate in found):
+        return "programs"
+    distinct = len({candidate.key for candidate in found}) == len(found)
+    return "texts" if distinct and all(is_text(candidate.answer) for candidate in found) else "answers"
 
 
 def groups(found: Sequence[Candidate]) -> list[list[Candidate]]:
@@ -27,9 +39,7 @@ def weight(group: Sequence[Candidate]) -> float:
     return sum(candidate.weight for candidate in group)
 
 
-def behaves_like(
-    candidate: Candidate, others: Sequence[Candidate], tests: Sequence[OwnTest] = ()
-) -> float:
+def behaves_like(candidate: Candidate, others: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> float:
     """Return how many of the others do the same, on average over the calls: 0 to 1.
 
     What the core's own tests say of a call is left out: that is for `dual_agreement`.

@@ -14,16 +14,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from ponder.answers import is_text
 from ponder.errors import UsageError
-from ponder.judges.agreement import behaves_like, dual_agreement, groups, reads_like, weight
+from ponder.judges.agreement import Kind, behaves_like, dual_agreement, groups, kind_of, reads_like, weight
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Record
 from ponder.stats import chance_of_lead
-
-Kind = Literal["programs", "answers", "texts"]
-"""What decides: checks and what programs do; short answers that can agree; texts, no two of which ever do."""
 
 FILE = Path(__file__).with_name("calibration.json")
 
@@ -88,10 +84,9 @@ def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) ->
     own = sum(candidate.weight for candidate in found if candidate.key == leader.key)
     other = max((weight(group) for group in ranked if group[0].key != leader.key), default=0.0)
     total = sum(candidate.weight for candidate in found)
-    programs = any(candidate.checks or candidate.outcomes for candidate in found)
-    texts = not programs and len(ranked) == n and all(is_text(candidate.answer) for candidate in found)
+    kind = kind_of(found)
     base = Signals(
-        kind="programs" if programs else "texts" if texts else "answers",
+        kind=kind,
         log_candidates=math.log2(n),
         alone=float(n == 1),
         distinct=len(ranked) / n,
@@ -101,10 +96,10 @@ def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) ->
         lead_chance=chance_of_lead(own, other),
         mean_logprob=leader.mean_logprob,
         executed=float(leader.executed),
-        reads=reads_like(leader, found) if texts else None,
+        reads=reads_like(leader, found) if kind == "texts" else None,
         rubric=leader.rubric,
     )
-    return base.model_copy(update=_of_program(leader, found, tests)) if programs else base
+    return base.model_copy(update=_of_program(leader, found, tests)) if kind == "programs" else base
 
 
 def _of_program(leader: Candidate, found: Sequence[Candidate], tests: Sequence[OwnTest]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ponder.answers import is_text, shown
-from ponder.judges.agreement import behaves_like, dual_agreement, groups, reads_like, weight
+from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, reads_like, weight
 from ponder.judges.calibration import load, signals
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
 from ponder.program_tests import OwnTest, has_tests
@@ -34,9 +34,11 @@ class EvidenceJudge:
     def best(self, tree: TreeView) -> Best | None:
         """See `Judge.best`."""
         found, tests = candidates(tree), own_tests(tree)
-        best = choose(found, tests)
-        chance = load().probability(signals(found, tests, best)) if best is not None else None
-        return best if best is None or chance is None else best.model_copy(update={"confidence": chance})
+        best, calibration = choose(found, tests), load()
+        if best is None or not calibration.models:
+            return best
+        chance = calibration.probability(signals(found, tests, best))
+        return best if chance is None else best.model_copy(update={"confidence": chance})
 
     def votes(self, tree: TreeView) -> Sequence[float]:
         """See `Judge.votes`."""
@@ -67,11 +69,12 @@ def choose(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | 
     """
     if not found:
         return None
-    if any(candidate.checks or candidate.outcomes for candidate in found):
+    kind = kind_of(found)
+    if kind == "programs":
         return _best_program(found, tests)
-    ranked = groups(found)
-    if len(ranked) == len(found) and all(is_text(one.answer) for one in found):
+    if kind == "texts":
         return _best_text(found)
+    ranked = groups(found)
     leader = ranked[0]
     second = weight(ranked[1]) if len(ranked) > 1 else 0.0
     forms = [shown(candidate.answer) for candidate in leader]

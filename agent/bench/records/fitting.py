@@ -11,7 +11,8 @@ from typing import Any
 from ponder.bench.records.offline import Search
 from ponder.bench.records.reliability import reliability
 from ponder.errors import UsageError
-from ponder.judges.calibration import Calibration, FittedOn, Kind, Model, Signals, Term, signals
+from ponder.judges.agreement import Kind
+from ponder.judges.calibration import Calibration, FittedOn, Model, Signals, Term, signals
 from ponder.judges.evidence import choose
 from ponder.records import Record
 

@@ -161,6 +161,8 @@ def test_the_confidence_is_the_calibrated_one_where_there_is_a_model(
     grow, monkeypatch: pytest.MonkeyPatch  # type: ignore[no-untyped-def]
 ) -> None:
     class Known:
+        models = ("of answers",)
+
         def probability(self, seen: Signals) -> float | None:
             return 0.31 if seen.kind == "answers" else None
 
