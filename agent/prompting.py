@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ponder.actions import Acts, fault, parse, render
@@ -183,25 +183,31 @@ class Prompting:
         return request.model_copy(update={"prompt": prompt})
 
     def _prompt(self, tree: TreeView, parent: int, name: str, acts: Acts | None = None) -> Prompt:
-        system, question = self.prompts.system[name].strip(), self._question(tree.task)
+        system = self.prompts.system[name].strip()
+        messages = [*(self._examples() if name == "choose" else ()), _user(self._question(tree.task))]
         if self.prompts.system_in_question:
-            messages = [Message(role="user", content=f"{system}\n\n{question}")]
+            messages[0] = _user(f"{system}\n\n{messages[0].content}")
         else:
-            messages = [Message(role="system", content=system), Message(role="user", content=question)]
+            messages.insert(0, Message(role="system", content=system))
         line = tree.path(parent)
         for node in line:
             messages += self._turns(tree.task, node)
         if line and name in ("code", "tests", "answer") and _is_answered(line[-1]):
             seen = line[-1].observation
             again = self.prompts.turns.again.format(text=seen.text if seen is not None else "").strip()
-            messages[-1] = Message(role="user", content=again)
+            messages[-1] = _user(again)
         if acts is not None and (ways := _shown(acts)):
             told = self.prompts.turns.page_acts.format(acts=", ".join(ways))
-            messages[-1] = Message(role="user", content=f"{messages[-1].content}\n{told}")
+            messages[-1] = _user(f"{messages[-1].content}\n{told}")
         prefill = self.prompts.prefill[name]
         if name == "checks":
             prefill = prefill.format(name=name_under_test(tree.task))
         return Prompt(messages=tuple(messages), prefill=prefill)
+
+    def _examples(self) -> Iterator[Message]:
+        for example in self.prompts.examples:
+            yield _user(example.task)
+            yield Message(role="assistant", content=self.prompts.ways[example.way])
 
     def _question(self, task: Task) -> str:
         parts, success, turns = [*task.context, task.prompt], task.success, self.prompts.turns
@@ -223,6 +229,10 @@ class Prompting:
         else:
             text = turns.after_error.format(text=seen.text)
         return [said, Message(role="user", content=text)]
+
+
+def _user(text: str) -> Message:
+    return Message(role="user", content=text)
 
 
 def _share(completion: Completion, mark: str, other: str) -> float | None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ponder.records import Record
 
-CURRENT = "v3"
+CURRENT = "v4"
 LIBRARY = "{library}"
 """In a system text: what programs may import."""
 
@@ -40,6 +40,13 @@ class Programs(Record):
     packages: str
 
 
+class Example(Record):
+    """A task and the kind of step that it is best begun with."""
+
+    task: str
+    way: str
+
+
 class Family(Record):
     """What models of one family need otherwise. Their chat template itself is the engine's business."""
 
@@ -61,6 +68,9 @@ class PromptSet(Record):
     turns: Turns
     programs: Programs
     ways: dict[str, str]
+    """What the core says to choose a kind of step: a token each."""
+    examples: tuple[Example, ...] = ()
+    """What it is shown before it chooses."""
     verdicts: dict[str, str]
     """How the core says of an answer that it is right, and that it is not: a token each."""
     choose_code_at: float

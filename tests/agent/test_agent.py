@@ -209,11 +209,11 @@ def test_the_kind_of_step_is_chosen_once_for_siblings(make_agent) -> None:  # ty
 
     def script(prompt: Prompt, _sample: int) -> str:
         asked.append(prompt.prefill)
-        return " 2" if prompt.prefill.endswith("way") else " Paris"
+        return " Paris" if prompt.prefill else "text"
 
     agent = make_agent(script, tools=("python",))
     assert agent.run("q").answer == "Paris"
-    assert sum(prefill.endswith("way") for prefill in asked) == 1
+    assert asked.count("") == 1
 
 
 @pytest.mark.real

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from ponder.prompting import Prompting
+from ponder.prompts import load_prompts
 from ponder.records import Answer, Browse, Completion, Observation, RunCode, SuccessCriterion, Task
 
 PROMPTING = Prompting(["python", "browser"])
@@ -75,17 +76,29 @@ def test_choosing_takes_one_token_of_a_grammar(grow) -> None:  # type: ignore[no
     tree = grow().tree
     kinds = PROMPTING.kinds(tree)
     request = PROMPTING.choose(tree, 0, kinds)
-    assert request.params.grammar == 'root ::= " 1" | " 2"'
-    assert PROMPTING.chosen(Completion(text=" 2", finish_reason="stop"), kinds) == "answer"
+    assert request.params.grammar == 'root ::= "value" | "text"'
+    assert PROMPTING.chosen(Completion(text="text", finish_reason="stop"), kinds) == "answer"
     assert PROMPTING.chosen(Completion(text="rubbish", finish_reason="stop"), kinds) == "code"
     assert Prompting([]).kinds(tree) == ["answer"]
 
 
-@pytest.mark.parametrize(("code", "kind"), [(0.45, "code"), (0.3, "answer")])
+@pytest.mark.parametrize("in_question", [False, True])
+def test_examples_come_before_the_task_when_the_core_chooses(grow, in_question: bool) -> None:  # type: ignore[no-untyped-def]
+    prompts = load_prompts().model_copy(update={"system_in_question": in_question})
+    tree = grow("What is 2+2?").tree
+    asked = Prompting(["python"], prompts=prompts).choose(tree, 0, ["code", "answer"]).prompt.messages
+    turns = asked[0 if in_question else 1 :]
+    assert [message.role for message in turns] == ["user", "assistant"] * len(prompts.examples) + ["user"]
+    assert [message.content for message in turns[1::2]] == [prompts.ways[one.way] for one in prompts.examples]
+    assert turns[-1].content == "What is 2+2?"
+    assert prompts.system["choose"].strip() in asked[0].content
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0.25, "code"), (0.15, "answer")])
 def test_words_must_be_clearly_likelier_than_a_program(grow, code: float, kind: str) -> None:  # type: ignore[no-untyped-def]
     kinds = PROMPTING.kinds(grow().tree)
-    tokens = {"1": math.log(code * 0.5), "2": math.log((1 - code) * 0.5), "x": math.log(0.5)}
-    completion = Completion(text=" 2", finish_reason="stop", alternatives=({" ": -0.1}, tokens))
+    tokens = {"value": math.log(code * 0.5), "text": math.log((1 - code) * 0.5), "x": math.log(0.5)}
+    completion = Completion(text="text", finish_reason="stop", alternatives=({" ": -0.1}, tokens))
     assert PROMPTING.chosen(completion, kinds) == kind
 
 
