@@ -7,6 +7,8 @@ from decimal import Decimal, InvalidOperation
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _SIGNIFICANT = 12
+_YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
+_TRUE_OR_FALSE = re.compile(r"\b(?:true|false)\b", re.IGNORECASE)
 TEXT_WORDS = 12
 """Longer answers are texts."""
 _STATED = re.compile(r"^.{0,200}?(?:\bis|\bare|\bequals|[:=])\s*(\S+)$", re.IGNORECASE)
@@ -56,6 +58,12 @@ def normalise(answer: str) -> str:
     words = re.sub(r"[\s_]+", " ", answer.strip().strip("\"'`*").lower())
     words = re.sub(r"^(the|a|an) ", "", words)
     return words.rstrip(".!,; ")
+
+
+def in_words_of(task: str, answer: str) -> str:
+    """Return a program's bare `True` or `False` as the Yes or No that a task asks for, any other answer as it is."""
+    told = {"true": "Yes", "false": "No"}.get(answer.strip().lower())
+    return told if told and _YES_OR_NO.search(task) and not _TRUE_OR_FALSE.search(task) else answer
 
 
 def shown(answer: str) -> str:

@@ -109,6 +109,9 @@ class SamplingParams(Record):
     alternatives: int = Field(default=0, ge=0, le=20)
     """How many alternatives per token to report with their log-probabilities (before the grammar)."""
     seed: int | None = None
+    stretch: float | None = Field(default=None, ge=1)
+    """Where three quarters of the samples of one prompt have ended, the limit of tokens of the others is so many times
+    what the longest of these wrote, if that is less than `max_tokens`."""
 
 
 class Reason(Record):

@@ -67,6 +67,7 @@ class ResultsFile:
             self._file = path.open("a+b")
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        self._locked = False
         try:
             self._lock()
             self.before = self._read()
@@ -106,7 +107,7 @@ class ResultsFile:
     def close(self) -> None:
         """Close the file; one that holds nothing is removed. Safe to call twice."""
         if not self._file.closed:
-            if self._file.seek(0, os.SEEK_END) == 0:
+            if self._locked and self._file.seek(0, os.SEEK_END) == 0:
                 self._path.unlink(missing_ok=True)
             self._file.close()
 
@@ -123,6 +124,7 @@ class ResultsFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(f"another run writes {self._path}", fix="name another --out") from error
+        self._locked = True
 
     def _read(self) -> Results | None:
         """Return what the file holds; a last line that was cut off is taken away. None: it is new."""

@@ -101,7 +101,8 @@ def _record(one: Harvest, deps: Deps) -> bool:
         return True
     reading = deps.prompting.read(deps.tree, request, completion.text, cut=completion.finish_reason == "length")
     text = request.prompt.prefill + completion.text
-    if reading.wrong is not None and deps.tree.nodes[one.node].repair is None:
+    # What met the limit of tokens would only be as long again.
+    if reading.wrong is not None and not reading.cut and deps.tree.nodes[one.node].repair is None:
         deps.write("repairing", one.node, Repair(kind=request.kind, text=text, wrong=reading.wrong))
         return False
     logprobs = completion.logprobs

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from ponder.answers import in_words_of
 from ponder.control import Stopped
 from ponder.nodes import Deps, State, needs_verify, unknown_tool
 from ponder.nodes.calls import metered
@@ -47,9 +48,12 @@ async def _run(node: Node, deps: Deps) -> Observation:
     if tool is None or action is None:
         return unknown_tool(name, deps.tools)
     session = f"{deps.log.run_id}-{node.branch}"
-    return await metered(
+    observation = await metered(
         name,
         node,
         deps,
         lambda limits, report: tool.run(action, session=session, limits=limits, on_usage=report),
     )
+    if observation.answer is None or name != "python":
+        return observation
+    return observation.model_copy(update={"answer": in_words_of(deps.tree.task.prompt, observation.answer)})

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from ponder.answers import final_value, normalise, number, shown
+from ponder.answers import final_value, in_words_of, normalise, number, shown
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,17 @@ def test_final_value_reads_only_a_number_that_is_stated() -> None:
 )
 def test_shown(raw: str, nice: str) -> None:
     assert shown(raw) == nice
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "told"),
+    [
+        ("Is it so? (Answer Yes or No)", "True", "Yes"),
+        ("Is it so? Say yes/no.", "false", "No"),
+        ("Is it so? Say yes or no: true or false?", "True", "True"),
+        ("Is 7 prime?", "True", "True"),
+        ("Answer Yes or No", "12", "12"),
+    ],
+)
+def test_a_truth_value_is_told_in_the_words_that_the_task_asks_for(task: str, answer: str, told: str) -> None:
+    assert in_words_of(task, answer) == told

@@ -32,6 +32,7 @@ from ponder.core.servers.chat import (
     refusal,
     take,
 )
+from ponder.core.stragglers import straggles
 from ponder.errors import CoreError
 from ponder.protocols import GroupFactory
 from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
@@ -166,6 +167,12 @@ class LlamaCppCore:
                 async for chunk in stream:
                     for sample in take(chunk, samples, usage_each=True):
                         end(samples.index(sample), sample.finish or "stop")
+                    written = [samples[i].tokens_out for i in results]
+                    left = [i for i in range(len(samples)) if i not in results]
+                    if left and all(straggles(samples[i].tokens_out, written, len(samples), params) for i in left):
+                        for i in left:
+                            end(i, "length")
+                        break
         except Refused as refused:
             for i in range(len(samples)):
                 end(i, "error", str(refused))

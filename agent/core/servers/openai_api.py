@@ -30,6 +30,7 @@ from ponder.core.servers.chat import (
 )
 from ponder.core.servers.kinds import Server, identify
 from ponder.core.servers.wire import PREFIX, Again, OpenAISettings, Wire, give_up, retrying
+from ponder.core.stragglers import straggles
 from ponder.errors import CoreError
 from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
 
@@ -167,7 +168,11 @@ class OpenAICore:
                 for one in todo:
                     if not one.done and one.overran:
                         end(one, "stop")
-                if all(one.done for one in todo):
+                written = [one.tokens_out for one in todo if one.done]
+                left = [one for one in todo if not one.done]
+                if all(straggles(one.tokens_out, written, len(todo), one.params) for one in left):
+                    for one in left:
+                        end(one, "length")
                     return
                 clock.tick(chunk, any(one.text for one in todo))
         for one in todo:

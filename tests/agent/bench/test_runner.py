@@ -130,8 +130,12 @@ def test_a_file_that_holds_something_else(
 
 
 def test_two_runs_never_write_one_file(tmp_path: Path) -> None:
-    with ResultsFile(tmp_path / "r.jsonl", {}), pytest.raises(UsageError, match="another run"):
-        ResultsFile(tmp_path / "r.jsonl", {})
+    path = tmp_path / "r.jsonl"
+    with ResultsFile(path, {}) as first:
+        with pytest.raises(UsageError, match="another run"):
+            ResultsFile(path, {})
+        first.begin({})
+        assert path.stat().st_size, "the one that was refused leaves the other's file alone, also an empty one"
 
 
 class Interrupted:

@@ -150,6 +150,23 @@ async def a_grammar_holds(backend: Backend) -> None:
         assert "grammar" in (broken.error or "")
 
 
+async def a_straggler_is_ended(backend: Backend) -> None:
+    if "grammar" not in backend.can:
+        return
+    rambling = 'root ::= " " [1-8] | " 9" [0-9]{90}'
+    params = SamplingParams(temperature=1.5, top_p=1.0, max_tokens=100, grammar=rambling, stretch=5.0)
+    for _ in range(8):
+        (came,) = await backend.core.sample([ask("Say a number.", "My number is")], 8, params)
+        ended = [c.usage.tokens_out for c in came if c.finish_reason == "stop"]
+        rest = [c.usage.tokens_out for c in came if c.finish_reason == "length"]
+        assert len(ended) + len(rest) == 8
+        if rest and len(ended) >= 6:
+            assert max(rest) <= 5 * max(ended) + 2, came
+            return
+        assert not rest or min(rest) > 40, came
+    pytest.fail("no three quarters of the samples ended early in eight tries")
+
+
 async def text_of_the_world(backend: Backend) -> None:
     words = "Łódź 灯塔 🐟 \u2028 é"
     done = await one(backend.core, ask(f"Say {words}"), grammar=f'root ::= "{words}"', max_tokens=60)
@@ -251,6 +268,7 @@ CHECKS: list[Callable[[Backend], Awaitable[None]]] = [
     a_prefill_is_gone_on_from,
     temperature_zero_repeats,
     a_grammar_holds,
+    a_straggler_is_ended,
     text_of_the_world,
     what_is_too_long_is_an_answer,
     cancelling_while_it_writes,
