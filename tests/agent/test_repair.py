@@ -55,7 +55,8 @@ def test_there_is_no_second_repair(make_agent, tmp_path: Path) -> None:  # type:
 def test_what_met_the_limit_of_tokens_is_not_asked_again(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """A ramble (a call that never closes) would only be as long again."""
     ramble = "f(g( " + "and " * 600
-    result = make_agent(lambda _p, _s: ramble, strategy=BestOfN(1, max_depth=1, kinds=("code",)), tools=("python",)).run("q")
+    agent = make_agent(lambda _p, _s: ramble, strategy=BestOfN(1, max_depth=1, kinds=("code",)), tools=("python",))
+    result = agent.run("q")
     events = events_of(result.run_id, tmp_path)
     assert not any(event.kind == "repairing" for event in events)
     assert sum(event.kind == "thought" for event in events) == 1

@@ -32,7 +32,7 @@ from ponder.core.servers.chat import (
     refusal,
     take,
 )
-from ponder.core.stragglers import straggles
+from ponder.core.stragglers import stragglers
 from ponder.errors import CoreError
 from ponder.protocols import GroupFactory
 from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
@@ -163,16 +163,9 @@ class LlamaCppCore:
                 raise Refused(why)
             if params.seed is not None:  # the engine counts on from it for each sample
                 params = params.model_copy(update={"seed": params.seed + numbers[0]})
-            async with aclosing(self._write(desk, prompt, samples, params)) as stream:
-                async for chunk in stream:
-                    for sample in take(chunk, samples, usage_each=True):
-                        end(samples.index(sample), sample.finish or "stop")
-                    written = [samples[i].tokens_out for i in results]
-                    left = [i for i in range(len(samples)) if i not in results]
-                    if left and all(straggles(samples[i].tokens_out, written, len(samples), params) for i in left):
-                        for i in left:
-                            end(i, "length")
-                        break
+            async with aclosing(self._ends(desk, prompt, samples, params)) as ends:
+                async for i, finish in ends:
+                    end(i, finish)
         except Refused as refused:
             for i in range(len(samples)):
                 end(i, "error", str(refused))
@@ -186,6 +179,21 @@ class LlamaCppCore:
                 end(i, *(("error", _DIED) if desk.lost else ("cancelled",)))
             self._live = [sample for sample in self._live if sample not in samples]
         return [results[i] for i in range(len(samples))]
+
+    async def _ends(
+        self, desk: _Desk, prompt: Prompt, samples: Sequence[_Metered], params: SamplingParams
+    ) -> AsyncGenerator[tuple[int, str]]:
+        """Yield each sample's place as it ends, and why it ended."""
+        ended: set[int] = set()
+        async with aclosing(self._write(desk, prompt, samples, params)) as stream:
+            async for chunk in stream:
+                for sample in take(chunk, samples, usage_each=True):
+                    ended.add(samples.index(sample))
+                    yield samples.index(sample), sample.finish or "stop"
+                if over := stragglers([sample.tokens_out for sample in samples], ended, params):
+                    for i in over:
+                        yield i, "length"
+                    return
 
     async def _write(
         self, desk: _Desk, prompt: Prompt, samples: Sequence[_Metered], params: SamplingParams

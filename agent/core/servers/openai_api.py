@@ -30,7 +30,7 @@ from ponder.core.servers.chat import (
 )
 from ponder.core.servers.kinds import Server, identify
 from ponder.core.servers.wire import PREFIX, Again, OpenAISettings, Wire, give_up, retrying
-from ponder.core.stragglers import straggles
+from ponder.core.stragglers import stragglers
 from ponder.errors import CoreError
 from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
 
@@ -168,11 +168,10 @@ class OpenAICore:
                 for one in todo:
                     if not one.done and one.overran:
                         end(one, "stop")
-                written = [one.tokens_out for one in todo if one.done]
-                left = [one for one in todo if not one.done]
-                if all(straggles(one.tokens_out, written, len(todo), one.params) for one in left):
-                    for one in left:
-                        end(one, "length")
+                ended = {i for i, one in enumerate(todo) if one.done}
+                for i in stragglers([one.tokens_out for one in todo], ended, todo[0].params):
+                    end(todo[i], "length")
+                if all(one.done for one in todo):
                     return
                 clock.tick(chunk, any(one.text for one in todo))
         for one in todo:
