@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pages import put
+
 from ponder.stats import paired_bootstrap, wilson
 
 BEGIN, END = "<!-- tables: made by benchmarks/actions.py --report -->", "<!-- end of tables -->"
@@ -20,9 +22,7 @@ def write_report(records: Path, page: Path | None) -> None:
     if page is None:
         print(text)
         return
-    before, _, rest = page.read_text("utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
+    put(text, page, BEGIN, END)
 
 
 def _read(path: Path) -> list[Row]:

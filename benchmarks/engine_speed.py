@@ -29,6 +29,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pages import put
 from platformdirs import user_cache_dir
 
 from ponder.core.llama.engine import EngineSettings
@@ -226,14 +227,6 @@ def report(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def write(path: Path, lines: Sequence[str]) -> None:
-    """Replace the figures in a page."""
-    text = path.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text("\n".join([before + BEGIN, *lines, END + after]))
-
-
 def main() -> int:
     """Return the exit code: 1 when an engine keeps too little beside a busy process."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
@@ -258,7 +251,7 @@ def main() -> int:
     lines = report(cells)
     print("\n".join(lines), file=sys.stderr)
     if options.write:
-        write(options.write, lines)
+        put("\n".join(lines), options.write, BEGIN, END)
     shares = kept(cells)
     last: dict[str, Any] = {"native_over_wheel": ratios([cell for cell in cells if cell.busy is None])}
     print(json.dumps(last | {"kept_beside_a_busy_process": shares}))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from judge_tables import ablation_table, calibration_table, coverage_table, models_table, selection_table
+from pages import put
 
 from ponder.bench.records.curves import Curve, curve, draw_coverage, draw_reliability
 from ponder.bench.records.fitting import DEPTHS, Snapshot, cross_fitted, fit, probabilities, snapshots
@@ -96,7 +97,7 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
         coverage_table(curves), selection_table(chosen, options.k), ablation_table(pieces),
         calibration_table(rated), models_table(calibration),
     ]  # fmt: skip
-    put("\n\n".join(part for part in text if part), options.page)
+    put("\n\n".join(part for part in text if part), options.page, BEGIN, END)
     return summary(curves, chosen, pieces, rated)
 
 
@@ -171,16 +172,6 @@ def sets(name: str, found: Sequence[Snapshot], said: Sequence[float]) -> list[Ra
             made = reliability([said[at] for at in members], right)
             rated.append((part, made, reliability([found[at].said for at in members], right)))
     return rated
-
-
-def put(text: str, page: Path) -> None:
-    """Put the tables between the page's marks. Raises UsageError: it has none."""
-    whole = page.read_text("utf-8")
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UsageError(f"{page.name} has no marks for the tables", fix=f"write {BEGIN} and {END} into it")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
 
 
 def summary(

@@ -5,7 +5,8 @@
     python benchmarks/record.py show --kind iid                                  what there is
 
 `iid`: sixteen independent samples of each task, their programs run, nothing revised (self-consistency without a stop).
-`auto`: trees of the `auto` strategy at full depth. In both the core also writes tests of its own for programs.
+`auto`: trees of the `auto` strategy at full depth. Other kinds are trees of the strategy of that name, to compare it
+with (benchmarks/strategies.py). In all of them the core also writes tests of its own for programs.
 
 `--split train` (for policies and judges to learn from): MBPP train, GSM8K, twenty and more families of reasoning-gym,
 the open-ended tasks. `--split held-out` (to measure on): HumanEval, MBPP validation, and GSM8K rows that the other
@@ -60,8 +61,15 @@ SPLITS: dict[str, dict[str, str | None]] = {
 HELD_OUT_FROM = 1500
 """GSM8K rows from this place in the file on are held out, those before are for training."""
 
-KINDS = {"iid": "self-consistency+tests", "auto": "auto+tests"}
-SAMPLES = 16
+KINDS = {
+    "iid": ("self-consistency+tests", 16),
+    "auto": ("auto+tests", 16),
+    "best-of-n": ("best-of-n+tests", 12),
+    "revision": ("revision+tests", 12),
+    "mcts": ("mcts+tests", 12),
+    "ab-mcts": ("ab-mcts+tests", 12),
+}
+"""By kind the strategy, and its attempts at most. The last four only have to last as long as `auto` does."""
 TOOLS = ("python", "browser")
 """For all suites, so that one agent with one core serves them; the browser only starts where a task names pages."""
 
@@ -128,8 +136,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def _solver(options: argparse.Namespace, opened: list[Suite]) -> Iterator[Solver]:
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
+    strategy, samples = KINDS[options.kind]
     solver = open_solver(
-        options.core, KINDS[options.kind], SAMPLES,
+        options.core, strategy, samples,
         policy=FullDepth(), home=work_folder(options), tools=options.tools, hosts=hosts,
     )  # fmt: skip
     try:

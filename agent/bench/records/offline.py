@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ class Search:
     tests: tuple[OwnTest, ...]
     """What the core wrote to test programs with."""
     cost: Cost
+    spent: Mapping[int, float] = field(default_factory=dict)
+    """By a candidate's node, the CPU seconds of the search up to it, as if its nodes had come one after the other."""
 
     @property
     def outcomes(self) -> list[bool]:
@@ -121,6 +124,7 @@ def rebuilt(about: Row, nodes: Sequence[Row], *, independent: bool) -> Search:
         right={node: bool(rows[node]["right"]) for node in kept},
         tests=tests,
         cost=_cost(about, list(rows.values()), tests),
+        spent=dict(zip(rows, itertools.accumulate(_cpu_s(row) for row in rows.values()), strict=True)),
     )
 
 
@@ -236,6 +240,10 @@ def _head(node: int, steps: Mapping[int, Row], heads: Mapping[int, Any]) -> int 
 
 def _in_order(samples: Sequence[Sequence[Candidate]]) -> list[Candidate]:
     return sorted((candidate for sample in samples for candidate in sample), key=lambda candidate: candidate.node)
+
+
+def _cpu_s(row: Row) -> float:
+    return float(row["core_cpu_s"]) + float(row["tool_cpu_s"])
 
 
 def _cost(about: Row, rows: Sequence[Row], tests: Sequence[OwnTest]) -> Cost:

@@ -1,0 +1,98 @@
+"""One strategy against others, on the same tasks and at the same CPU, from recorded searches.
+
+    python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--write docs/search.md]
+
+A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; those of `--first` are of one
+strategy. Another strategy's searches are cut off after so many CPU seconds a task that its tasks cost as much, on
+average, as those of the first: `ponder.bench.records.matched`. The judge chooses in both, with the evidence that was
+there by then. No core runs here.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from judge_tables import points, share, table
+from pages import put
+
+from ponder.bench.records.matched import Matched, match
+from ponder.bench.records.offline import Search, manifest_of, searches
+from ponder.errors import PonderError, UsageError
+
+BEGIN, END = "<!-- table of benchmarks/strategies.py -->", "<!-- end of the table -->"
+
+
+def by_strategy(folders: Sequence[Path]) -> dict[str, list[Search]]:
+    """Return the searches of each strategy. Raises UsageError: a folder holds several."""
+    found: dict[str, list[Search]] = {}
+    for folder in folders:
+        names = {str(suite["strategy"]) for suite in manifest_of(folder).values()}
+        if len(names) != 1:
+            raise UsageError(f"{folder} holds searches of {', '.join(sorted(names)) or 'no strategy'}")
+        found.setdefault(names.pop(), []).extend(searches(folder))
+    return found
+
+
+def compare(first: Sequence[Path], others: Sequence[Path]) -> tuple[str, dict[str, Matched]]:
+    """Return the first strategy's name, and how it does against each other one."""
+    own = by_strategy(first)
+    if len(own) != 1:
+        raise UsageError(f"--first is one strategy, not {', '.join(sorted(own))}")
+    ((name, ours),) = own.items()
+    try:
+        return name, {other: match(ours, theirs) for other, theirs in by_strategy(others).items()}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def shown(name: str, found: Mapping[str, Matched]) -> str:
+    """Return the comparison as a table."""
+    head = [
+        "against", "tasks", f"`{name}`", "the other at the same CPU", "ahead by", "CPU s a task", "cut off after",
+        "the other with all it had", "its CPU s a task",
+    ]  # fmt: skip
+    rows = [
+        [
+            f"`{other}`", str(one.tasks), share(one.own), share(one.other), points(one.ahead),
+            f"{one.cpu_s:.0f}, {one.other_cpu_s:.0f}", "-" if math.isinf(one.bound_s) else f"{one.bound_s:.0f} s",
+            share(one.other_whole), f"{one.other_whole_cpu_s:.0f}",
+        ]
+        for other, one in found.items()
+    ]  # fmt: skip
+    return table(head, rows)
+
+
+def as_json(one: Matched) -> dict[str, Any]:
+    """Return the figures of one comparison; JSON knows no infinity."""
+    return one.model_dump() | {"bound_s": None if math.isinf(one.bound_s) else one.bound_s}
+
+
+def main() -> int:
+    """Compare, and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--others", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
+    options = parser.parse_args()
+    try:
+        name, found = compare(options.first, options.others)
+        if options.write:
+            put(shown(name, found), options.write, BEGIN, END)
+    except PonderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(shown(name, found))
+    print(json.dumps({"first": name} | {other: as_json(one) for other, one in found.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

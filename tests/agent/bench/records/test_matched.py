@@ -1,0 +1,50 @@
+"""Two strategies at the same CPU."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ponder.bench.records.matched import bound_for, match, picked_within
+from ponder.bench.records.offline import Cost, Search
+from ponder.judges.candidates import Candidate
+
+
+def search(task: str, answers: str, right: str, *, each: float, independent: bool = True) -> Search:
+    """Return a search of one-letter answers in their order, each of which cost so many CPU seconds."""
+    found = [
+        Candidate(node=place, answer=answer, key=answer, weight=1.0, executed=False)
+        for place, answer in enumerate(answers, 1)
+    ]
+    return Search(
+        "s", task, independent=independent, samples=tuple((one,) for one in found), tests=(),
+        right={one.node: one.answer in right for one in found}, cost=Cost(total_s=each * len(found)),
+        spent={one.node: each * one.node for one in found},
+    )  # fmt: skip
+
+
+def test_what_comes_after_the_bound_does_not_count() -> None:
+    one = search("s/1", "baa", "a", each=2.0)
+    assert [picked_within(one, bound) for bound in (1.9, 2.0, 4.0, 6.0, math.inf)] == [0, 0, 0, 1, 1]
+
+
+def test_the_bound_makes_the_mean() -> None:
+    found = [search("s/1", "aa", "a", each=1.0), search("s/2", "aaaaaaaa", "a", each=1.0)]
+    assert bound_for(found, 3.0) == pytest.approx(4.0)
+    assert bound_for(found, 1.0) == pytest.approx(1.0)
+    assert bound_for(found, 5.0) == math.inf
+
+
+def test_the_other_strategy_gets_the_cpu_of_the_first() -> None:
+    own = [search("s/1", "aa", "a", each=1.0), search("s/2", "bbaaa", "a", each=1.0), search("s/3", "a", "a", each=1.0)]
+    other = [search("s/1", "bbaaa", "a", each=1.0), search("s/2", "bbaaa", "a", each=1.0)]
+    made = match(own, other)
+    assert (made.tasks, made.cpu_s, made.other_cpu_s, made.bound_s) == (2, 3.5, pytest.approx(3.5), pytest.approx(3.5))
+    assert (made.own.value, made.other.value, made.ahead.value) == (1.0, 0.0, 1.0)
+    assert (made.other_whole.value, made.other_whole_cpu_s) == (1.0, 5.0)
+
+
+def test_without_a_common_task_there_is_no_comparison() -> None:
+    with pytest.raises(ValueError, match="no task"):
+        match([search("s/1", "a", "a", each=1.0)], [])
