@@ -6,11 +6,31 @@ import io
 import tokenize
 
 from ponder.actions import compile_error
+from ponder.records import Action, Answer, RunCode
 
 _ENDINGS = 60
 """Lines, or tokens, that are left off a program, at most, to find where it can end."""
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def without_its_end(action: Action) -> Action:
+    """Return a program that was cut, ended where it can be, if it then does or defines something.
+
+    Such a program may print nothing. To run it costs milliseconds, and the search goes on by its rules; to ask a core
+    again that wrote up to the limit costs as much once more.
+    """
+    code = action.code if isinstance(action, RunCode) else action.text if isinstance(action, Answer) else ""
+    for part in (whole_part, closed_part):
+        rest = part(code)
+        if rest is None:
+            continue
+        lines = [line for line in rest.split("\n") if line.strip() and not line.startswith(("#", "import ", "from "))]
+        if isinstance(action, RunCode) and lines:
+            return action.model_copy(update={"code": rest})
+        if isinstance(action, Answer) and any(line.startswith(("def ", "async def ", "class ")) for line in lines):
+            return action.model_copy(update={"text": rest})
+    return action
 
 
 def whole_part(code: str) -> str | None:

@@ -21,7 +21,7 @@ _LETTERS = string.ascii_letters + "_"
 _VALUES = {"None", "True", "False"}
 
 
-def program_grammar(modules: Sequence[str], *, only_definitions: bool = False) -> str:
+def program_grammar(modules: Sequence[str], *, only_definitions: bool = False, in_function: bool = False) -> str:
     """Return a grammar for the rest of a fenced program: it ends with its fence and imports only `modules`.
 
     Small cores import what they know from training (sympy, numpy) whatever the prompt says, and repeat it when told
@@ -32,9 +32,11 @@ def program_grammar(modules: Sequence[str], *, only_definitions: bool = False) -
         only_definitions: no line of the top level runs anything: no examples of use, which small cores write up to
             the limit. Constants may stand before the first definition only: after it they would be uses of it. Eight
             definitions are more than any such task needs; small cores write variants of one up to the limit.
+        in_function: the program goes on from the first line of a function's body; of use with `only_definitions`.
     """
     if only_definitions:
-        root = "root ::= (end{0,8} (import | constant) end)* end{0,8} define-t0 further{0,7} blank* fence\n"
+        begun = "block-f0" if in_function else "(end{0,8} (import | constant) end)* end{0,8} define-t0"
+        root = f"root ::= {begun} further{{0,7}} blank* fence\n"
         root += "further ::= blank* (import end blank*)* define-t0\n"
         root += 'constant ::= target-o ws-o (":" ws-o test-o ws-o)? "=" ws-o list-o\n'
     else:

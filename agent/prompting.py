@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ponder.actions import Acts, fault, parse, render
-from ponder.cut_programs import closed_part, whole_part
+from ponder.cut_programs import without_its_end
 from ponder.gbnf import act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
+from ponder.imports import with_imports
 from ponder.program_grammar import program_grammar
 from ponder.program_tests import has_tests, name_under_test
 from ponder.prompts import PromptSet, load_prompts
@@ -34,6 +35,7 @@ from ponder.records import (
     StepKind,
     Task,
 )
+from ponder.stubs import stub_of
 
 # How the browser tool writes what can be clicked, and that there is more of the page.
 _REF = re.compile(r"\[((?:f\d+)?e\d+) (\w+)[^\]]*?(, disabled)?\]")
@@ -129,10 +131,11 @@ class Prompting:
             name, acts = "checks", Acts(answer=False)
             params |= {"grammar": grammar_of_tests(name_under_test(tree.task) or ""), "stop": ("\n```",)}
         elif kind == "code":
-            modules, tests = self.prompts.programs.modules, has_tests(tree.task)
+            modules, tests, begun = self.prompts.programs.modules, has_tests(tree.task), stub_of(tree.task)
             name = "tests" if tests else "code"
             acts = Acts(answer=False, program=not tests, modules=modules, only_definitions=tests)
-            params |= {"grammar": program_grammar(modules, only_definitions=tests), "stop": ("\n```",)}
+            grammar = program_grammar(modules, only_definitions=tests, in_function=begun is not None)
+            params |= {"grammar": grammar, "stop": ("\n```",)}
         elif kind == "browse" and line and line[-1].observation is not None:
             name, acts = "browse", _page_acts(line, one_line=not _may_be_text(tree.task))
             params |= {"grammar": act_grammar(acts), "stop": ("\n",) if acts.one_line else ()}
@@ -166,15 +169,24 @@ class Prompting:
         Args:
             cut: they hit the bound of tokens. A program then loses its unfinished end, if the rest is of use.
         """
-        tests, words = has_tests(tree.task), request.prompt.prefill + text
+        tests, words = has_tests(tree.task), _words(tree.task, request.prompt.prefill, text)
         if request.kind == "check":
             return Reading(action=Reason(text=words), cut=cut)
         action = parse(words, code_is_answer=tests)
         if request.kind == "browse" and isinstance(action, Answer):
             action = action.model_copy(update={"text": without_chatter(action.text)})
         if cut and request.kind == "code":
-            action = _without_its_end(action)
+            action = without_its_end(action)
+        action = self._with_imports(action, tests)
         return Reading(action=action, wrong=fault(action, request.acts), cut=cut)
+
+    def _with_imports(self, action: Action, tests: bool) -> Action:
+        modules = self.prompts.programs.modules
+        if isinstance(action, RunCode):
+            return action.model_copy(update={"code": with_imports(action.code, modules)})
+        if isinstance(action, Answer) and tests:
+            return action.model_copy(update={"text": with_imports(action.text, modules)})
+        return action
 
     def repair(self, tree: TreeView, parent: int, repair: Repair) -> StepRequest:
         """Return the request that shows the core, once, what was wrong with its words at a step of that kind."""
@@ -205,6 +217,8 @@ class Prompting:
         prefill = self.prompts.prefill[name]
         if name == "checks":
             prefill = prefill.format(name=name_under_test(tree.task))
+        elif name == "tests":
+            prefill += stub_of(tree.task) or ""
         return Prompt(messages=tuple(messages), prefill=prefill)
 
     def _examples(self) -> Iterator[Message]:
@@ -236,6 +250,14 @@ class Prompting:
 
 def _user(text: str) -> Message:
     return Message(role="user", content=text)
+
+
+def _words(task: Task, prefill: str, text: str) -> str:
+    """Return the core's turn. Where it wrote again what was begun for it, its own words are all that counts."""
+    begun = stub_of(task)
+    if begun is None or not prefill.endswith(begun) or f"def {name_under_test(task)}(" not in text:
+        return prefill + text
+    return text if text.lstrip().startswith("```") else prefill.removesuffix(begun) + text
 
 
 def _share(completion: Completion, mark: str, other: str) -> float | None:
@@ -282,25 +304,6 @@ def _shown(acts: Acts) -> list[str]:
     ways = [f"BROWSE click {ref}" for ref in acts.click[:_SHOWN_ACTS]]
     ways += [f"BROWSE type {ref} TEXT" for ref in acts.type[:_SHOWN_ACTS]]
     return ways + ["BROWSE read more"] * acts.more + ["BROWSE back"] * acts.back
-
-
-def _without_its_end(action: Action) -> Action:
-    """Return a program that was cut, ended where it can be, if it then does or defines something.
-
-    Such a program may print nothing. To run it costs milliseconds, and the search goes on by its rules; to ask a core
-    again that wrote up to the limit costs as much once more.
-    """
-    code = action.code if isinstance(action, RunCode) else action.text if isinstance(action, Answer) else ""
-    for part in (whole_part, closed_part):
-        rest = part(code)
-        if rest is None:
-            continue
-        lines = [line for line in rest.split("\n") if line.strip() and not line.startswith(("#", "import ", "from "))]
-        if isinstance(action, RunCode) and lines:
-            return action.model_copy(update={"code": rest})
-        if isinstance(action, Answer) and any(line.startswith(("def ", "async def ", "class ")) for line in lines):
-            return action.model_copy(update={"text": rest})
-    return action
 
 
 def _is_answered(node: Node) -> bool:

@@ -16,6 +16,7 @@ from ponder.program_grammar import DEPTH, program_grammar
 PROGRAM = program_grammar(["math", "re"])
 ANYTHING = program_grammar(sorted(sys.stdlib_module_names))
 DEFINITIONS = program_grammar(["math", "re"], only_definitions=True)
+BODY = program_grammar(["math", "re"], only_definitions=True, in_function=True)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +165,20 @@ def test_the_standard_library_is_taken(reader: Any, module: str) -> None:
     for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
         source = ast.unparse(node)
         assert reader.takes(ANYTHING, f"{source}\n```"), source
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("    return x\n```", True),
+        ("    # first\n    for i in x:\n        yield i\n\n\ndef helper():\n    pass\n```", True),
+        ('    """What it does."""\n    return x\n```', True),
+        ("\n    import re\n    return re\n```", True),
+        ("return x\n```", False),
+        ("```", False),
+        ("    return x\nprint(f(1))\n```", False),
+        ("def f(x):\n    return x\n```", False),
+    ],
+)
+def test_a_body_is_completed(reader: Any, text: str, right: bool) -> None:
+    assert reader.takes(BODY, text) is right
