@@ -67,17 +67,24 @@ class Flight:
     def _start(self, request: StepRequest, nodes: Sequence[int]) -> None:
         futures = [self._waiting[node][1] for node in nodes]
         open_ones = set(range(len(nodes)))
+        failed: dict[int, Completion] = {}
+        """What the core could not answer: its own word for it if the call ends well, lost with the core if it broke."""
 
         def done(_prompt: int, sample: int, completion: Completion) -> None:
             if sample in open_ones:
                 open_ones.remove(sample)
                 self._on_done(nodes[sample], completion)
-            if not futures[sample].done():
+            if completion.finish_reason == "error":
+                failed[sample] = completion
+            elif not futures[sample].done():
                 futures[sample].set_result(completion)
 
         async def sampling() -> None:
             try:
                 await self._core.sample([request.prompt], len(nodes), request.params, done)
+                for sample, completion in failed.items():
+                    if not futures[sample].done():
+                        futures[sample].set_result(completion)
             except Exception as error:  # CoreError: whoever harvests these nodes must hear of it
                 for future in futures:
                     if not future.done():

@@ -12,7 +12,7 @@ import pytest
 from ponder import Agent, Budget, Result, SuccessCriterion, Task
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
-from ponder.records import Prompt
+from ponder.records import Completion, Prompt
 from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
 from ponder.tree import Event, Tree
@@ -74,11 +74,13 @@ def test_a_core_that_breaks_is_tried_again_once_then_told(make_agent) -> None:  
     class Fragile(ScriptedCore):
         breaks = 1
 
-        async def sample(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        async def sample(self, prompts, n, params, on_done=None):  # type: ignore[no-untyped-def]
             self.breaks -= 1
             if self.breaks >= 0:
+                for sample in range(n if on_done else 0):  # as an engine says that is killed in mid-answer
+                    on_done(0, sample, Completion(text="", finish_reason="error", error="died"))
                 raise CoreError("the engine died")
-            return await super().sample(*args, **kwargs)
+            return await super().sample(prompts, n, params, on_done)
 
     core = Fragile(always(" yes"))
     assert make_agent([], core=core).run("q").answer == "yes"

@@ -38,8 +38,12 @@ class TimedCore:
         self.calls.append((text, n))
         assert on_done is not None
         try:
-            if text == "dies":
-                raise CoreError("gone")
+            if text in ("dies", "refuses"):
+                for i in range(n):
+                    on_done(0, i, Completion(text="", finish_reason="error", error=text))
+                if text == "dies":
+                    raise CoreError("gone")
+                return []
             await asyncio.sleep(int(text) / 100)
         except asyncio.CancelledError:
             for i in range(n):
@@ -86,3 +90,6 @@ async def test_a_core_that_dies_is_heard_of() -> None:
     with pytest.raises(CoreError, match="gone"):
         await flight.harvest()
     assert len(flight) == 0
+    flight.submit([(2, request("refuses"))])
+    (refused,) = await flight.harvest()
+    assert refused.completion.error == "refuses", "the core lives, and what it says of a sample is the sample's"
