@@ -70,6 +70,7 @@ KINDS = {
     "ab-mcts": ("ab-mcts+tests", 12),
 }
 """By kind the strategy, and its attempts at most. The last four only have to last as long as `auto` does."""
+TASKS = 120
 TOOLS = ("python", "browser")
 """For all suites, so that one agent with one core serves them; the browser only starts where a task names pages."""
 
@@ -120,7 +121,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             )
             for suite in opened
         }
-        plan = [(suite.name, one) for suite, one in turns(opened, options.tasks)]
+        plan = [(suite.name, one) for suite, one in turns(opened, options.tasks or TASKS)]
         todo = progress.begin(plan, {name: file.done for name, file in files.items()})
         stopped = "all done"
         try:
@@ -223,7 +224,7 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
                     continue
                 results = read_results(work / f"{suite.name}.jsonl")
                 manifests[suite.name] = results.manifest
-                for problem in suite.problems(suite.size):
+                for problem in suite.problems(min(options.tasks or suite.size, suite.size)):
                     row = results.rows.get(problem.id)
                     if row is not None and row.run_id is not None and row.stop_reason != "error":
                         yield recorded(suite.name, problem, store.events(row.run_id), rooms)
@@ -269,7 +270,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--split", choices=SPLITS, default="train")
     made.add_argument("--kind", choices=KINDS, default="iid")
     made.add_argument("--core", default=DEFAULT_CORE)
-    made.add_argument("--tasks", type=int, default=120, help="of each suite, at most")
+    made.add_argument("--tasks", type=int, help=f"of each suite, at most (run: {TASKS}, pack: all that are done)")
     made.add_argument("--suites", nargs="+", help="only these of the split")
     made.add_argument("--tools", type=lambda text: tuple(filter(None, text.split(","))), default=TOOLS)
     made.add_argument("--minutes", type=float, default=150, help="no further task is begun after that")

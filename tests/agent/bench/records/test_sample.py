@@ -1,0 +1,71 @@
+"""A small sample of real records: what is read from them is what the judge saw, and said, when they were made."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from ponder.bench.records.fitting import snapshots
+from ponder.bench.records.matched import match
+from ponder.bench.records.offline import Search, manifest_of, searches
+from ponder.bench.records.recording import read_table
+from ponder.bench.records.selection import ablate, picked, picks, select
+from ponder.judges.evidence import choose
+
+pytest.importorskip("pyarrow")
+
+SAMPLE = Path(__file__).parent / "sample"
+"""Tasks of each training suite, sixteen samples each, packed by `benchmarks/record.py pack --tasks 2`."""
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Search]:
+    return searches(SAMPLE)
+
+
+def test_every_suite_is_there_with_all_samples(found: list[Search]) -> None:
+    assert {search.suite for search in found} == {"mbpp", "gsm8k", "reasoning_gym", "open_ended"}
+    assert manifest_of(SAMPLE).keys() == {search.suite for search in found}
+    for search in found:
+        assert search.independent
+        assert len(search.samples) == 16
+        assert search.cost.total_s > max(search.spent.values()) > 0
+
+
+def test_no_task_is_told(found: list[Search]) -> None:
+    columns = {table: set(next(iter(read_table(SAMPLE, table)))) for table in ("tasks", "nodes", "decisions")}
+    assert not any(name in columns[table] for table in columns for name in ("prompt", "question", "visible_tests"))
+    assert {search.task.split("/")[0] for search in found} == {"mbpp", "gsm8k", "gym", "open"}
+
+
+def test_the_judge_chooses_what_it_chose(found: list[Search]) -> None:
+    said = {(row["suite"], row["task"]): row["answer"] for row in read_table(SAMPLE, "tasks")}
+    for search in found:
+        best = choose(search.first(16), search.tests)
+        assert (best.answer if best else None) == said[search.suite, search.task], search.task
+
+
+def test_figures_come_of_them(found: list[Search]) -> None:
+    for search in found:
+        seen = picks(search, 16)
+        assert 0 <= seen.one <= seen.oracle <= 1
+        assert picked(search, 16) == seen.judge
+    assert select([picks(search, 16) for search in found]).tasks == len(found)
+    assert {row.piece for row in ablate(found, 16)} >= {"behaviour", "own tests", "rubric"}
+    same = match(found, found)
+    assert (same.ahead.value, same.other_cpu_s) == (0.0, pytest.approx(same.cpu_s))
+
+
+def test_every_signal_is_a_number(found: list[Search]) -> None:
+    for one in (snapshot for search in found for snapshot in snapshots(search)):
+        told = one.seen.model_dump(exclude={"kind"}).values()
+        assert all(value is None or math.isfinite(value) for value in told)
+
+
+def test_decisions_have_the_features_of_a_live_run() -> None:
+    rows = list(read_table(SAMPLE, "decisions"))
+    assert {row["feature_version"] for row in rows} == {1}
+    assert all(sum(json.loads(row["feature_votes"])) >= 0 and row["feature_cpu_spent_s"] > 0 for row in rows)
