@@ -5,8 +5,9 @@
     python benchmarks/record.py show --kind iid                                  what there is
 
 `iid`: sixteen independent samples of each task, their programs run, nothing revised (self-consistency without a stop).
-`auto`: trees of the `auto` strategy at full depth. Other kinds are trees of the strategy of that name, to compare it
-with (benchmarks/strategies.py). In all of them the core also writes tests of its own for programs.
+`auto`: trees of the `auto` strategy at full depth. Other kinds are trees of the strategy of that name, or of `auto`
+without one kind of step, to compare it with (benchmarks/strategies.py; without programs: `--tools browser`). In all of
+them the core also writes tests of its own for programs.
 
 `--split train` (for policies and judges to learn from): MBPP train, GSM8K, twenty and more families of reasoning-gym,
 the open-ended tasks. `--split held-out` (to measure on): HumanEval, MBPP validation, and GSM8K rows that the other
@@ -46,7 +47,9 @@ from ponder.errors import PonderError
 from ponder.parts import DEFAULT_CORE
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
-from ponder.protocols import Core
+from ponder.protocols import Core, Strategy
+from ponder.search.auto import Auto
+from ponder.search.own_tests import OwnTests
 from ponder.store import open_store
 
 RECORDS = Path(__file__).parent / "records"
@@ -61,15 +64,18 @@ SPLITS: dict[str, dict[str, str | None]] = {
 HELD_OUT_FROM = 1500
 """GSM8K rows from this place in the file on are held out, those before are for training."""
 
-KINDS = {
-    "iid": ("self-consistency+tests", 16),
-    "auto": ("auto+tests", 16),
-    "best-of-n": ("best-of-n+tests", 12),
-    "revision": ("revision+tests", 12),
-    "mcts": ("mcts+tests", 12),
-    "ab-mcts": ("ab-mcts+tests", 12),
+SAMPLES = 16
+KINDS: dict[str, str | Strategy] = {
+    "iid": "self-consistency+tests",
+    "auto": "auto+tests",
+    "best-of-n": "best-of-n+tests",
+    "revision": "revision+tests",
+    "mcts": "mcts+tests",
+    "ab-mcts": "ab-mcts+tests",
+    "auto-without-revision": OwnTests(Auto(SAMPLES, deep=0, name="auto-without-revision")),
+    "auto-without-words": OwnTests(Auto(SAMPLES, kinds=("code",), name="auto-without-words")),
 }
-"""By kind the strategy, and its attempts at most. The last four only have to last as long as `auto` does."""
+"""By kind the strategy."""
 TASKS = 120
 TOOLS = ("python", "browser")
 """For all suites, so that one agent with one core serves them; the browser only starts where a task names pages."""
@@ -137,9 +143,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def _solver(options: argparse.Namespace, opened: list[Suite]) -> Iterator[Solver]:
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
-    strategy, samples = KINDS[options.kind]
     solver = open_solver(
-        options.core, strategy, samples,
+        options.core, KINDS[options.kind], SAMPLES,
         policy=FullDepth(), home=work_folder(options), tools=options.tools, hosts=hosts,
     )  # fmt: skip
     try:

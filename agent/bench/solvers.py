@@ -16,7 +16,7 @@ from ponder.ledger import FETCH, Ledger
 from ponder.manifest import with_circumstances
 from ponder.models import Progress
 from ponder.parts import check_core, core_meter, make_strategy, open_core
-from ponder.protocols import Core
+from ponder.protocols import Core, Strategy
 from ponder.records import Answer, Bill, Budget, Message, Prompt, Record, SamplingParams, StopReason
 from ponder.sandboxes.groups import group_factory
 from ponder.tree import Event
@@ -77,12 +77,13 @@ class Solver(Protocol):
 
 
 def open_solver(
-    core: str | Core, strategy: str, samples: int, *, budget: Budget | None = None, progress: Progress | None = None,
-    **options: Any,
+    core: str | Core, strategy: str | Strategy, samples: int, *, budget: Budget | None = None,
+    progress: Progress | None = None, **options: Any,
 ) -> Solver:
     """Return the solver of that strategy: `greedy`, or any that an agent knows.
 
     Args:
+        strategy: a name, or a strategy that was made for it.
         samples: branches at most; of `greedy`, one.
         budget: of each task; the baseline has none.
         options: further arguments of `Agent` (tools, hosts...); the baseline has no use for them.
@@ -102,17 +103,17 @@ class AgentSolver:
     """Searches with an agent; see `open_solver`."""
 
     def __init__(
-        self, core: str | Core, strategy: str, samples: int, budget: Budget, progress: Progress | None,
+        self, core: str | Core, strategy: str | Strategy, samples: int, budget: Budget, progress: Progress | None,
         options: Mapping[str, Any],
     ) -> None:
         tools = options.get("tools", TOOLS)
-        made = make_strategy(tools, strategy, samples)
+        made = make_strategy(tools, strategy, samples) if isinstance(strategy, str) else strategy
         self._agent = Agent(
             core, **{"tools": tools, "strategy": made, "budget": budget, "progress": progress, **options}
         )
         self.settings = {
             "core": core if isinstance(core, str) else core.name,
-            "strategy": strategy,
+            "strategy": made.name,
             "samples": samples,
             "tools": ",".join(tools),
             "budget": budget.model_dump(mode="json", exclude_none=True, exclude_defaults=True),

@@ -42,9 +42,19 @@ class Auto(AttemptSearch):
 
     name = "auto"
 
-    def __init__(self, max_samples: int = 16, *, kinds: Sequence[StepKind] = ("code", "answer")) -> None:
+    def __init__(
+        self, max_samples: int = 16, *, kinds: Sequence[StepKind] = ("code", "answer"), deep: int = _DEEP,
+        name: str = name,
+    ) -> None:
+        """Make the strategy.
+
+        Args:
+            kinds: that attempts may begin with; where there is only one, the core is not asked which.
+            deep: times that one attempt is bettered, at most; 0: attempts are always new.
+            name: what records call it, where it is not the one that is meant by its name.
+        """
         super().__init__(max_samples, width=_FIRST)
-        self._kinds = tuple(kinds)
+        self._kinds, self._deep, self.name = tuple(kinds), deep, name
 
     def choose(self, tree: TreeView, attempts: Sequence[Attempt], width: int) -> Sequence[Attempt | None]:
         """See `AttemptSearch.choose`."""
@@ -52,14 +62,18 @@ class Auto(AttemptSearch):
             return [None] * width
         if self._is_settled(tree, attempts):
             return []
-        deep = _worth_bettering(tree, attempts)[:1] if self._pays(tree, attempts) else []
+        deep = _worth_bettering(tree, attempts, self._deep)[:1] if self._pays(tree, attempts) else []
         return [*deep, None, None][: min(width, 2)]
 
     def begin(self, tree: TreeView, base: int, attempts: Sequence[Attempt]) -> StepKind:
         """See `AttemptSearch.begin`: another way than the one that cannot agree."""
         kind = super().begin(tree, base, attempts)
         begun = [(began, one.end) for one in attempts if one.of is None and (began := began_with(tree, one.end))]
-        if kind != "free" or has_tests(tree.task) or not begun:
+        if kind != "free" or has_tests(tree.task):
+            return kind
+        if len(self._kinds) == 1:
+            return self._kinds[0]
+        if not begun:
             return kind
         last = begun[-1][0]
         ends = [end for began, end in begun if began == last]
@@ -86,7 +100,7 @@ class Auto(AttemptSearch):
         return deeper < fresh or not any(one.end.answer for one in attempts)
 
 
-def _worth_bettering(tree: TreeView, attempts: Sequence[Attempt]) -> list[Attempt]:
+def _worth_bettering(tree: TreeView, attempts: Sequence[Attempt], times: int) -> list[Attempt]:
     """Return attempts whose feedback can be used, the most promising first."""
     bettered = Counter(one.of for one in attempts)
     found = [
@@ -94,7 +108,7 @@ def _worth_bettering(tree: TreeView, attempts: Sequence[Attempt]) -> list[Attemp
         for place, one in enumerate(attempts)
         if one.end.status == "judged"
         and _has_feedback(tree, one.end)
-        and bettered[place] < _DEEP
+        and bettered[place] < times
         and not repeats_itself(tree, one.end)
     ]
     return [one for _, one in sorted(found, key=lambda pair: (-_score(pair[1].end), bettered[pair[0]], pair[0]))]

@@ -87,3 +87,11 @@ def test_samples_are_bounded(grow: Any) -> None:
         maker.add(RunCode(code=str(number)), seen=printed(str(number)))
     assert len(Auto(7).ask(maker.tree)) == 1
     assert Auto(6).ask(maker.tree) == []
+
+
+def test_a_kind_of_step_can_be_taken_away(grow: Any) -> None:
+    assert Auto(8, kinds=("code",)).ask(grow().tree) == [Expansion(parent=0, kind="code")] * 4
+    maker = grow()
+    failed = maker.add(RunCode(code="1/0"), seen=BAD)
+    assert failed in parents(Auto(8).ask(maker.tree))
+    assert parents(Auto(8, deep=0).ask(maker.tree)) == [0, 0]
