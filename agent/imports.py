@@ -12,21 +12,22 @@ _NAMED_IN = ("collections", "itertools", "functools", "math", "heapq", "bisect",
 """Where a name is looked for that is no module's, in this order. All of them are harmless to import."""
 
 
-def with_imports(code: str, modules: Sequence[str]) -> str:
+def with_imports(code: str, modules: Sequence[str], given: str = "") -> str:
     """Return a program with the imports that it lacks before it: of modules, and of well-known names in some of them.
 
     Only what the program uses and nowhere binds is looked for, so that nothing that works is changed.
 
     Args:
         modules: what programs may import.
+        given: code that runs before the program.
     """
     try:
-        tree = ast.parse(code)
+        tree, before = ast.parse(code), ast.parse(given)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code
     if "__future__" in code:  # its import has to be the first
         return code
-    missing = sorted(_used(tree) - _bound(tree) - set(dir(builtins)))
+    missing = sorted(_used(tree) - _bound(tree) - _bound(before) - set(dir(builtins)))
     lines = [line for name in missing if (line := _import(name, modules)) is not None]
     return "\n".join([*lines, "", code]) if lines else code
 

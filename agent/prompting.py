@@ -177,15 +177,15 @@ class Prompting:
             action = action.model_copy(update={"text": without_chatter(action.text)})
         if cut and request.kind == "code":
             action = without_its_end(action)
-        action = self._with_imports(action, tests)
+        action = self._with_imports(action, tree.task)
         return Reading(action=action, wrong=fault(action, request.acts), cut=cut)
 
-    def _with_imports(self, action: Action, tests: bool) -> Action:
+    def _with_imports(self, action: Action, task: Task) -> Action:
         modules = self.prompts.programs.modules
         if isinstance(action, RunCode):
             return action.model_copy(update={"code": with_imports(action.code, modules)})
-        if isinstance(action, Answer) and tests:
-            return action.model_copy(update={"text": with_imports(action.text, modules)})
+        if isinstance(action, Answer) and task.success is not None and has_tests(task):
+            return action.model_copy(update={"text": with_imports(action.text, modules, task.success.prelude)})
         return action
 
     def repair(self, tree: TreeView, parent: int, repair: Repair) -> StepRequest:

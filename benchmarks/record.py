@@ -137,7 +137,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             stopped = "interrupted"
         if progress.is_late:
             stopped = "time"
-    return progress.told() | {"stopped": stopped}
+    done = [files[name].rows[one.id] for name, one in plan if one.id in files[name].rows]
+    return {
+        "done": Counter(name for name, one in plan if one.id in files[name].rows),
+        "of": len(plan),
+        "cpu_s_per_task": round(sum(row.cpu_s for row in done) / max(1, len(done)), 2),
+        "stopped": stopped,
+    }
 
 
 @contextmanager
@@ -207,11 +213,6 @@ class Progress:
             f"{max(0.0, self._ends - now) / 60:.0f} min of this shard and {left * each / 60:.0f} min of work left",
         ]
         print(f"{time.strftime('%H:%M:%S')} {'; '.join(said)}", file=sys.stderr, flush=True)
-
-    def told(self) -> dict[str, Any]:
-        """Return what is done."""
-        done = self._done.total()
-        return {"done": dict(self._done), "of": self._all, "cpu_s_per_task": round(self._cpu_s / max(1, done), 2)}
 
 
 def pack(options: argparse.Namespace) -> dict[str, Any]:

@@ -77,6 +77,12 @@ class ResultsFile:
         self.manifest: dict[str, Any] = dict(self.before.manifest) if self.before is not None else {}
         """What the file's first line holds; nothing, while there is none."""
         self._begun = False
+        self._added: dict[str, ResultRow] = {}
+
+    @property
+    def rows(self) -> dict[str, ResultRow]:
+        """The rows that are on disk by now, by task; of those that were there before, `done`."""
+        return self.done | self._added
 
     @property
     def done(self) -> dict[str, ResultRow]:
@@ -103,6 +109,7 @@ class ResultsFile:
     def add(self, row: ResultRow) -> None:
         """Append a row; it is on disk before this returns. Raises StoreError."""
         self._write(row.model_dump_json())
+        self._added[row.task] = row
 
     def close(self) -> None:
         """Close the file; one that holds nothing is removed. Safe to call twice."""

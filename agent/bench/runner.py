@@ -104,17 +104,20 @@ def run_suite(
     with watcher.waiting(f"reading or making the tasks of {suite.name}"):
         problems = suite.problems(limit if limit is not None else suite.size)
     done = file.done
-    rows = {problem.id: done[problem.id] for problem in problems if problem.id in done}
     todo = [(problem, file) for problem in problems if problem.id not in done]
     interrupted = False
-    watcher.update(list(rows.values()), len(problems))
+
+    def rows() -> list[ResultRow]:
+        on_disk = file.rows  # Ctrl-C may come between a row that was written and its coming back from here
+        return [on_disk[problem.id] for problem in problems if problem.id in on_disk]
+
+    watcher.update(rows(), len(problems))
     try:
-        for row in answered(todo, solver, rooms, watcher):
-            rows[row.task] = row
-            watcher.update(list(rows.values()), len(problems))
+        for _ in answered(todo, solver, rooms, watcher):
+            watcher.update(rows(), len(problems))
     except KeyboardInterrupt:
         interrupted = True
-    return summarise(suite.name, solver.settings, file.manifest, list(rows.values()), interrupted=interrupted)
+    return summarise(suite.name, solver.settings, file.manifest, rows(), interrupted=interrupted)
 
 
 def answered(

@@ -35,6 +35,13 @@ def test_what_is_used_and_nowhere_bound_is_imported(code: str, lines: list[str])
     assert with_imports(code, MODULES) == ("\n".join([*lines, "", code]) if lines else code)
 
 
+def test_what_the_task_gives_is_there() -> None:
+    assert with_imports("print(List, math.pi)", MODULES, "from typing import *\nimport math") == (
+        "from typing import List\n\nprint(List, math.pi)"
+    )
+    assert with_imports("print(List)", MODULES, "from typing import List") == "print(List)"
+
+
 def test_a_program_of_the_core_gets_them(grow) -> None:  # type: ignore[no-untyped-def]
     tree, prompting = grow().tree, Prompting(["python"])
     reading = prompting.read(tree, prompting.step(tree, 0, "code"), 'print("ANSWER:", math.pi)\n```')
