@@ -29,7 +29,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             stopped = "interrupted"
         if progress.is_late:
             stopped = "time"
-    done = [files[name].rows[one.id] for name, one in plan if one.id in files[name].rows]
-    return {
-        "done": Counter(name for name, one in plan if one.id in files[name].rows),
-        "of": len(plan),
-        "cpu_s_per_task": round(sum(row.cpu_s for row in done) / max(1, len(done)), 2),
-        "stopped": stopped,
-    }
+    on_disk = [files[name].rows[one.id] for name, one in plan if one.id in files[name].rows]
+    progress.catch_up(on_disk)  # Ctrl-C may come between a row that was written and its line
+    return progress.told() | {"stopped": stopped}
 
 
 @contextmanager
@@ -177,6 +173,7 @@ class Progress:
         self._began = time.monotonic()
         self._ends = self._began + 60 * minutes
         self._done: Counter[str] = Counter()
+        self._known: set[str] = set()
         self._suite: dict[str, str] = {}
         self._all = self._now = 0
         self._cpu_s = 0.0
@@ -189,6 +186,7 @@ class Progress:
         self._all, self._suite = len(plan), {one.id: name for name, one in plan}
         before = [done[name][one.id] for name, one in plan if one.id in done[name]]
         self._done.update(self._suite[row.task] for row in before)
+        self._known.update(row.task for row in before)
         self._cpu_s = sum(row.cpu_s for row in before)
         return self._left([(name, one) for name, one in plan if one.id not in done[name]])
 
@@ -202,6 +200,7 @@ class Progress:
     def show(self, row: ResultRow) -> None:
         """Count a task and write its line."""
         self._done[self._suite[row.task]] += 1
+        self._known.add(row.task)
         self._cpu_s += row.cpu_s
         self._now += 1
         now = time.monotonic()
@@ -213,6 +212,17 @@ class Progress:
             f"{max(0.0, self._ends - now) / 60:.0f} min of this shard and {left * each / 60:.0f} min of work left",
         ]
         print(f"{time.strftime('%H:%M:%S')} {'; '.join(said)}", file=sys.stderr, flush=True)
+
+    def catch_up(self, rows: Iterable[ResultRow]) -> None:
+        """Show those of the rows that were not shown yet."""
+        for row in rows:
+            if row.task not in self._known:
+                self.show(row)
+
+    def told(self) -> dict[str, Any]:
+        """Return what is done."""
+        done = self._done.total()
+        return {"done": dict(self._done), "of": self._all, "cpu_s_per_task": round(self._cpu_s / max(1, done), 2)}
 
 
 def pack(options: argparse.Namespace) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,7 @@ def rebuilt(about: Row, nodes: Sequence[Row], *, independent: bool) -> Search:
         right={node: bool(rows[node]["right"]) for node in kept},
         tests=tests,
         cost=_cost(about, list(rows.values()), tests),
-        spent=dict(zip(rows, itertools.accumulate(_cpu_s(row) for row in rows.values()), strict=True)),
+        spent=dict(zip(rows, accumulate(_cpu_s(row) for row in rows.values()), strict=True)),
     )
 
 
