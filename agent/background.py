@@ -27,8 +27,9 @@ class BackgroundLoop:
         """Run the coroutine there; the future may be awaited (wrapped) or waited for."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True)
+                runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+                self._loop = runner.get_loop()
+                self._thread = threading.Thread(target=self._serve, args=(runner,), name=self._name, daemon=True)
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
@@ -38,9 +39,10 @@ class BackgroundLoop:
         return self._loop is not None
 
     @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_forever()
+    def _serve(runner: asyncio.Runner) -> None:
+        with runner:  # at its end, what still runs there is cancelled, and heard to its end
+            asyncio.set_event_loop(runner.get_loop())
+            runner.get_loop().run_forever()
 
     def call(self, function: Any, *args: Any) -> None:
         """Call a function on the loop's thread; nothing happens when the loop does not run."""
@@ -49,10 +51,9 @@ class BackgroundLoop:
                 self._loop.call_soon_threadsafe(function, *args)
 
     def close(self) -> None:
-        """Stop the loop and its thread. Safe to call twice."""
+        """Stop the loop and its thread; what still runs there is cancelled. Safe to call twice."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(timeout=5)
-            loop.close()
