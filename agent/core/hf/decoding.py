@@ -21,7 +21,7 @@ from ponder.core.hf.grammars import Grammars
 from ponder.core.hf.prefix_cache import PrefixCache, common_length, length_of
 from ponder.core.hf.sampling import Choice, choose, likeliest
 from ponder.core.hf.text import Vocabulary
-from ponder.core.stragglers import straggles
+from ponder.core.stragglers import is_hopeless
 from ponder.records import SamplingParams
 
 _OWN_TOKENS = 128
@@ -230,8 +230,9 @@ class Decoder:
             return "stop"
         job, written = branch.job, len(branch.tokens)
         ended = [len(sibling.tokens) for sibling in job.branches if sibling.finish == "stop"]
-        full = len(job.tokens) + written >= self.n_ctx or straggles(written, ended, len(job.branches), job.params)
-        return "length" if full or written >= job.params.max_tokens else None
+        full = len(job.tokens) + written >= self.n_ctx or written >= job.params.max_tokens
+        bad = is_hopeless(written, lambda: branch.text.value, ended, len(job.branches), job.params)
+        return "length" if full or bad else None
 
     def _leave(self, row: int) -> None:
         """Take a branch out of the batch; what it computed is kept for the next step of its tree node."""

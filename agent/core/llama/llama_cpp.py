@@ -32,7 +32,7 @@ from ponder.core.servers.chat import (
     refusal,
     take,
 )
-from ponder.core.stragglers import stragglers
+from ponder.core.stragglers import hopeless
 from ponder.errors import CoreError
 from ponder.protocols import GroupFactory
 from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
@@ -190,7 +190,8 @@ class LlamaCppCore:
                 for sample in take(chunk, samples, usage_each=True):
                     ended.add(samples.index(sample))
                     yield samples.index(sample), sample.finish or "stop"
-                if over := stragglers([sample.tokens_out for sample in samples], ended, params):
+                tokens = [sample.tokens_out for sample in samples]
+                if over := hopeless(tokens, lambda i: "".join(samples[i].text), ended, params):
                     for i in over:
                         yield i, "length"
                     return

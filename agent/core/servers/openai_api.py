@@ -30,7 +30,7 @@ from ponder.core.servers.chat import (
 )
 from ponder.core.servers.kinds import Server, identify
 from ponder.core.servers.wire import PREFIX, Again, OpenAISettings, Wire, give_up, retrying
-from ponder.core.stragglers import stragglers
+from ponder.core.stragglers import hopeless
 from ponder.errors import CoreError
 from ponder.records import Completion, CpuReading, Prompt, SamplingParams, Usage
 
@@ -169,7 +169,8 @@ class OpenAICore:
                     if not one.done and one.overran:
                         end(one, "stop")
                 ended = {i for i, one in enumerate(todo) if one.done}
-                for i in stragglers([one.tokens_out for one in todo], ended, todo[0].params):
+                tokens = [one.tokens_out for one in todo]
+                for i in hopeless(tokens, lambda i: "".join(todo[i].text), ended, todo[0].params):
                     end(todo[i], "length")
                 if all(one.done for one in todo):
                     return

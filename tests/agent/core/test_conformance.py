@@ -167,6 +167,17 @@ async def a_straggler_is_ended(backend: Backend) -> None:
     pytest.fail("no three quarters of the samples ended early in eight tries")
 
 
+async def what_repeats_itself_is_ended(backend: Backend) -> None:
+    if "grammar" not in backend.can:
+        return
+    counting = " ".join(map(str, range(60)))
+    for grammar, loops in (('root ::= " so we went" " on and on"{200}', True), (f'root ::= "{counting}"', False)):
+        params = SamplingParams(temperature=1.5, top_p=1.0, max_tokens=300, grammar=grammar, repeats=50)
+        (came,) = await backend.core.sample([ask("Go on.")], 2, params)
+        assert {done.finish_reason for done in came} == {"length" if loops else "stop"}, came
+        assert not loops or max(done.usage.tokens_out for done in came) < 80, came
+
+
 async def text_of_the_world(backend: Backend) -> None:
     words = "Łódź 灯塔 🐟 \u2028 é"
     done = await one(backend.core, ask(f"Say {words}"), grammar=f'root ::= "{words}"', max_tokens=60)
@@ -269,6 +280,7 @@ CHECKS: list[Callable[[Backend], Awaitable[None]]] = [
     temperature_zero_repeats,
     a_grammar_holds,
     a_straggler_is_ended,
+    what_repeats_itself_is_ended,
     text_of_the_world,
     what_is_too_long_is_an_answer,
     cancelling_while_it_writes,
