@@ -12,8 +12,9 @@ from ponder.records import Node, RunCode, StepKind
 from ponder.search.attempts import Attempt, AttemptSearch
 from ponder.search.steps import began_with, none_agree, repeats_itself
 
-_FIRST = 4
-"""Attempts of the first round: they share one reading of the prompt, and fewer could not disagree."""
+_WIDTH = 4
+"""Attempts of a round: they share one reading of the prompt, and fewer could not disagree. A token of four samples at
+once costs three quarters of what it costs alone (docs/engine.md)."""
 
 _SAME_IN_A_ROW = 4
 """So many attempts that brought no new answer, one after the other: further ones would repeat them, too."""
@@ -23,6 +24,9 @@ _LEAD = 3
 
 _DEEP = 2
 """Times that one attempt is bettered, at most."""
+
+_READ, _CHARS = 0.5, 3.0
+"""What a token costs that is read, in written ones, and the characters of a program that one takes."""
 
 _FRESH_PRIOR, _DEEPER_PRIOR = (1.0, 2.0), (0.5, 2.0)
 """Successes and trials that are assumed before there are any. A small core betters a failed program for twice the price
@@ -34,7 +38,8 @@ class Auto(AttemptSearch):
 
     - Wide while answers disagree; where all short answers of one kind of step differ, the other kind.
     - Deep where feedback says something: failed tests, an error. The best failed attempt is bettered if a success so is
-      expected to cost less than a success of a new attempt: by rates and tokens of both kinds in this tree.
+      expected to cost less than a success of a new attempt: by rates and tokens of both kinds in this tree, those
+      included that the core has to read first.
     - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice.
     - Nothing more where samples only repeat each other: four attempts in a row without a new answer, and a clear lead;
       for programs, where candidates that pass all visible tests do the same on all inputs.
@@ -53,7 +58,7 @@ class Auto(AttemptSearch):
             deep: times that one attempt is bettered, at most; 0: attempts are always new.
             name: what records call it, where it is not the one that is meant by its name.
         """
-        super().__init__(max_samples, width=_FIRST)
+        super().__init__(max_samples, width=_WIDTH)
         self._kinds, self._deep, self.name = tuple(kinds), deep, name
 
     def choose(self, tree: TreeView, attempts: Sequence[Attempt], width: int) -> Sequence[Attempt | None]:
@@ -63,7 +68,7 @@ class Auto(AttemptSearch):
         if self._is_settled(tree, attempts):
             return []
         deep = _worth_bettering(tree, attempts, self._deep)[:1] if self._pays(tree, attempts) else []
-        return [*deep, None, None][: min(width, 2)]
+        return [*deep, *[None] * width][:width]
 
     def begin(self, tree: TreeView, base: int, attempts: Sequence[Attempt]) -> StepKind:
         """See `AttemptSearch.begin`: another way than the one that cannot agree."""
@@ -96,7 +101,9 @@ class Auto(AttemptSearch):
     def _pays(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
         """Return whether to better an attempt is expected to cost fewer tokens for a success than a new one."""
         fresh = _cost_of_success(tree, [one for one in attempts if one.of is None], _FRESH_PRIOR)
-        deeper = _cost_of_success(tree, [one for one in attempts if one.of is not None], _DEEPER_PRIOR)
+        shown = [_READ / _CHARS * _characters_shown(one.end) for one in attempts]
+        read = sum(shown) / len(shown)
+        deeper = _cost_of_success(tree, [one for one in attempts if one.of is not None], _DEEPER_PRIOR, read)
         return deeper < fresh or not any(one.end.answer for one in attempts)
 
 
@@ -134,10 +141,17 @@ def _succeeds(tree: TreeView, end: Node) -> bool:
     return _passes(end) if has_tests(tree.task) else bool(end.answer)
 
 
-def _cost_of_success(tree: TreeView, attempts: Sequence[Attempt], prior: tuple[float, float]) -> float:
-    """Return the tokens that a success is expected to cost: written ones, since these cost nearly all of the CPU."""
+def _characters_shown(end: Node) -> int:
+    """Return how much the core has to read before it can better an attempt: its words, and what came of them."""
+    return len(end.text) + len(end.observation.text if end.observation is not None else "")
+
+
+def _cost_of_success(
+    tree: TreeView, attempts: Sequence[Attempt], prior: tuple[float, float], read: float = 0.0
+) -> float:
+    """Return what a success is expected to cost, in written tokens; `read` is what each attempt costs besides."""
     successes, trials = prior
     rate = (sum(_succeeds(tree, one.end) for one in attempts) + successes) / (len(attempts) + trials)
     every = [node.tokens_out for node in tree.nodes.values() if node.tokens_out]
     own = [one.end.tokens_out for one in attempts if one.end.tokens_out] or every
-    return (sum(own) / len(own) if own else 1.0) / rate
+    return (read + (sum(own) / len(own) if own else 1.0)) / rate

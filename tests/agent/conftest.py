@@ -47,6 +47,7 @@ class TreeMaker:
         logprob: float = -0.1,
         status: str = "judged",
         text: str = "words",
+        tokens: int = 0,
     ) -> int:
         """Add a node in one go and return its id."""
         above, new = self.tree.nodes[parent], self.tree.next_id
@@ -54,7 +55,7 @@ class TreeMaker:
         self.apply("asked", new, node.model_dump(mode="json"))
         if action is not None:
             thought = {"text": text, "action": action.model_dump(mode="json"), "mean_logprob": logprob}
-            self.apply("thought", new, thought)
+            self.apply("thought", new, thought | {"tokens_out": tokens})
         if seen is not None:
             self.apply("observed", new, seen.model_dump(mode="json"))
         if status == "judged" and action is not None:

@@ -34,11 +34,11 @@ def test_wide_while_answers_disagree_and_then_another_kind(grow: Any) -> None:
     maker = grow()
     for answer in ("1", "2", "2"):
         maker.add(RunCode(code=answer), seen=printed(answer))
-    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 2
+    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 4
     maker = grow()
     for answer in ("1", "2", "3"):
         maker.add(RunCode(code=answer), seen=printed(answer))
-    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="answer")] * 2
+    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="answer")] * 4
 
 
 def test_it_ends_where_samples_only_repeat_each_other(grow: Any) -> None:
@@ -53,7 +53,7 @@ def test_it_ends_where_samples_only_repeat_each_other(grow: Any) -> None:
 def test_a_failed_program_is_bettered_while_there_is_no_answer(grow: Any) -> None:
     maker = grow()
     failed = maker.add(RunCode(code="1/0"), seen=BAD)
-    assert parents(Auto(8).ask(maker.tree)) == [failed, 0]
+    assert parents(Auto(8).ask(maker.tree)) == [failed, 0, 0, 0]
 
 
 def test_the_best_failed_candidate_is_bettered_when_new_ones_fail_more_dearly(grow: Any) -> None:
@@ -64,7 +64,7 @@ def test_the_best_failed_candidate_is_bettered_when_new_ones_fail_more_dearly(gr
         maker.apply("judged", node, {"score": number % 2 / 2})
         best = best or (node if number % 2 else 0)
     wishes = Auto(16).ask(maker.tree)
-    assert parents(wishes) == [best, 0]
+    assert parents(wishes) == [best, 0, 0, 0]
     # Bettered twice without success: it is left alone, and another one's turn has come.
     for number in range(2):
         maker.add(Answer(text=f"def f(): return {number + 10}"), seen=graded(0), parent=best)
@@ -94,4 +94,13 @@ def test_a_kind_of_step_can_be_taken_away(grow: Any) -> None:
     maker = grow()
     failed = maker.add(RunCode(code="1/0"), seen=BAD)
     assert failed in parents(Auto(8).ask(maker.tree))
-    assert parents(Auto(8, deep=0).ask(maker.tree)) == [0, 0]
+    assert parents(Auto(8, deep=0).ask(maker.tree)) == [0, 0, 0, 0]
+
+
+def test_what_the_core_must_read_to_better_an_attempt_counts(grow: Any) -> None:
+    for length, deep in ((10, True), (2000, False)):
+        maker = grow(TESTS)
+        for number in range(5):
+            seen = graded(0).model_copy(update={"text": "x" * length})
+            maker.add(Answer(text=f"def f(): return {number}"), seen=seen, tokens=40)
+        assert (parents(Auto(16).ask(maker.tree))[0] != 0) == deep
