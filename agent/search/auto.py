@@ -12,9 +12,10 @@ from ponder.records import Node, RunCode, StepKind
 from ponder.search.attempts import Attempt, AttemptSearch
 from ponder.search.steps import began_with, none_agree, repeats_itself
 
-_WIDTH = 4
+_WIDTH, _WIDEST = 4, 16
 """Attempts of a round: they share one reading of the prompt, and fewer could not disagree. A token of four samples at
-once costs three quarters of what it costs alone (docs/engine.md)."""
+once costs three quarters of what it costs alone, of sixteen half to two thirds (docs/engine.md): so that a round is as
+wide as half of what was there before it."""
 
 _SAME_IN_A_ROW = 4
 """So many attempts that brought no new answer, one after the other: further ones would repeat them, too."""
@@ -58,11 +59,12 @@ class Auto(AttemptSearch):
             deep: times that one attempt is bettered, at most; 0: attempts are always new.
             name: what records call it, where it is not the one that is meant by its name.
         """
-        super().__init__(max_samples, width=_WIDTH)
+        super().__init__(max_samples, width=_WIDEST)
         self._kinds, self._deep, self.name = tuple(kinds), deep, name
 
     def choose(self, tree: TreeView, attempts: Sequence[Attempt], width: int) -> Sequence[Attempt | None]:
         """See `AttemptSearch.choose`."""
+        width = min(width, max(_WIDTH, len(attempts) // 2))
         if not attempts:
             return [None] * width
         if self._is_settled(tree, attempts):

@@ -30,6 +30,14 @@ def test_it_begins_wide(grow: Any) -> None:
     assert Auto(2).ask(grow().tree) == [Expansion(parent=0)] * 2
 
 
+def test_rounds_widen_with_what_is_there(grow: Any) -> None:
+    for there, width in ((4, 4), (8, 4), (12, 6), (20, 10), (60, 4)):
+        maker = grow(TESTS)
+        for number in range(there):
+            maker.add(Answer(text=f"def f(): return {number}"), seen=graded(0))
+        assert len(Auto(64, deep=0).ask(maker.tree)) == width
+
+
 def test_wide_while_answers_disagree_and_then_another_kind(grow: Any) -> None:
     maker = grow()
     for answer in ("1", "2", "2"):
