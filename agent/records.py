@@ -113,7 +113,7 @@ class SamplingParams(Record):
     """Where three quarters of the samples of one prompt have ended, the limit of tokens of the others is so many times
     what the longest of these wrote, if that is less than `max_tokens`."""
     repeats: int | None = Field(default=None, gt=0)
-    """A sample ends, as if it had met `max_tokens`, where its last so many tokens are one piece four times or more."""
+    """A sample ends, as if it had met `max_tokens`, where its last so many tokens or more are one piece four times."""
 
 
 class Reason(Record):

@@ -135,6 +135,8 @@ def _result(search: Search, deps: Deps, last: Decided | None, problem: str | Non
     elif best is None:  # nothing came of it: say what the core said of the steps that it refused (a prompt too long)
         failed = [node.text for node in deps.tree.nodes.values() if node.status == "failed" and node.text]
         warnings += dict.fromkeys(failed)
+    if endless := endless_tests(deps.tree):
+        warnings.append(endless)
     reason = "error" if problem is not None or last is None else last.decision.reason or "error"
     decided = last.decision.confidence if last is not None and last.decision.stop else 0.0
     return Result(
@@ -147,6 +149,17 @@ def _result(search: Search, deps: Deps, last: Decided | None, problem: str | Non
         elapsed_s=deps.ledger.elapsed_s,
         warnings=tuple(warnings),
     )
+
+
+def endless_tests(tree: Tree) -> str | None:
+    """Return a warning where no program came to the end of the visible tests: one of these may never end.
+
+    Each such check costs its limit of CPU, and no program can pass it: who wrote the tests must hear of it.
+    """
+    checked = [seen for node in tree.nodes.values() if (seen := node.observation) is not None and seen.total]
+    if len(checked) < 2 or not all("did not end within" in seen.text for seen in checked):
+        return None
+    return f"the visible tests of none of {len(checked)} programs ended within their limits: does each end by itself?"
 
 
 def write_end(log: Log, result: Result) -> None:

@@ -49,6 +49,9 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Watcher | None]:
         yield Lines(console)
 
 
+_USUAL = ("right", "wrong", "no answer")
+
+
 class Bar:
     """A progress bar with the accuracy so far."""
 
@@ -116,6 +119,15 @@ def tables(summary: Summary, rows: Sequence[ResultRow]) -> list[Table]:
             str(sum(row.graded == "no answer" for row in own)), f"{cpu_s:.1f}", f"{tokens:.0f}",
         )  # fmt: skip
     return [whole, parts] if rows else [whole]
+
+
+def remarks(rows: Sequence[ResultRow], most: int = 5) -> list[str]:
+    """Return what the user should hear of single tasks: what was warned of, and hidden tests that limits stopped."""
+    stopped = "the answer's hidden tests met a limit ({}), and count as failed"
+    found = [f"{row.task}: {warning}" for row in rows for warning in row.warnings]
+    found += [f"{row.task}: {stopped.format(row.graded)}" for row in rows if row.graded not in _USUAL]
+    more = len(found) - most
+    return found if more <= 0 else [*found[:most], f"{more} more: `warnings` and `graded` in the results file"]
 
 
 def comparison_table(names: tuple[str, str], found: Comparison) -> Table:

@@ -62,7 +62,7 @@ def bench(
     if files:
         raise UsageError(f"{files[0]} is one argument too many", fix="a suite's tasks are named by --data")
     budget = _budget(budget_cpu)
-    from ponder.bench.report import progress, tables, waiting
+    from ponder.bench.report import progress, remarks, tables, waiting
     from ponder.bench.results import ResultsFile, read_results
     from ponder.bench.rooms import GradingRooms
     from ponder.bench.runner import run_suite
@@ -88,8 +88,11 @@ def bench(
             solver.close()
     if summary.tasks:
         kept = read_results(path).rows
-        for table in tables(summary, [kept[name] for name in summary.names]):
+        rows = [kept[name] for name in summary.names]
+        for table in tables(summary, rows):
             console.print(table)
+        for remark in remarks(rows):
+            note(remark)
         if summary.load_cpu_s is not None:
             note(f"loading the core: {summary.load_cpu_s:.1f} CPU-s, on no task's bill")
         note(f"results in {path}")

@@ -13,6 +13,8 @@ from ponder.records import SamplingParams
 
 _COPIES = 4
 """A text is said to repeat itself where its end is one piece so many times: fewer are a table's rows or a list."""
+_MARK = 24
+"""Characters at the end of a text: a copy ends where they stood before."""
 
 
 def hopeless(
@@ -51,5 +53,11 @@ def repeats(tokens: int, text: Callable[[], str], params: SamplingParams) -> boo
     if params.repeats is None or tokens < params.repeats:
         return False
     whole = text()
-    end = whole[-max(1, len(whole) * params.repeats // tokens) :]  # as many characters as so many tokens take
-    return any(end[period:] == end[:-period] for period in range(1, len(end) // _COPIES + 1))
+    least = max(_MARK, len(whole) * params.repeats // tokens)  # characters, as many as so many tokens take
+    mark, at = whole[-_MARK:], len(whole) - _MARK
+    while (at := whole.rfind(mark, 0, at + _MARK - 1)) >= 0:
+        period = len(whole) - _MARK - at
+        end = whole[-max(least, _COPIES * period) :]
+        if _COPIES * period <= len(whole) and end[period:] == end[:-period]:
+            return True
+    return False

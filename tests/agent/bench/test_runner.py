@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from ponder.bench.problems import Problem, Suite
-from ponder.bench.report import tables, waiting
+from ponder.bench.report import remarks, tables, waiting
 from ponder.bench.report import told as told_so_far
 from ponder.bench.results import Results, ResultsFile, compare, read_results
 from ponder.bench.rooms import GradingRooms
@@ -46,6 +46,22 @@ def greedy(suite: Suite, out: Path, rooms: GradingRooms, *, limit: int | None = 
             return run_suite(suite, solver, rooms, file, limit=limit)
     finally:
         solver.close()
+
+
+def test_the_user_hears_of_tests_that_limits_stopped(gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms) -> None:
+    greedy(open_suite("gsm8k", data=gsm8k_file), tmp_path / "r.jsonl", rooms)
+    rows = list(read_results(tmp_path / "r.jsonl").rows.values())
+    assert remarks(rows) == []
+    rows[1] = rows[1].model_copy(update={"graded": "wall"})
+    rows[2] = rows[2].model_copy(update={"warnings": ("no page came",)})
+    told = remarks(rows)
+    assert told[0] == f"{rows[2].task}: no page came"
+    assert rows[1].task in told[1]
+    assert "(wall)" in told[1]
+    assert len(told) == 2
+    many = remarks([rows[1]] * 9, most=3)
+    assert len(many) == 4
+    assert many[-1].startswith("6 more")
 
 
 def test_a_run_counts_what_is_right(gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms) -> None:

@@ -19,6 +19,8 @@ STEPS = "".join(f"total += {n} * price\nprint(total)\n" for n in range(40))
         ("ANSWER: PLYXH" + " JXYH" * 200, True),
         ("Well." + "\nThe lighthouse stands on the rock, and the keeper sleeps in it all day." * 12, True),
         ("a" * 700, True),
+        ("import time\n" + "".join(f"def test_{n}():\n    time.sleep({n})\n" for n in range(5)) * 4, True),
+        ("import time\n" + "".join(f"def test_{n}():\n    time.sleep({n})\n" for n in range(9)) * 3, False),
         (BOARD * 2, False),
         (STEPS, False),
         ("The keeper sleeps. " * 3 + STEPS, False),
