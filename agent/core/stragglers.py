@@ -8,6 +8,7 @@ into a loop early, and several samples at once do (Holtzman et al. 2019, arXiv 1
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from ponder.records import SamplingParams
 
@@ -28,7 +29,7 @@ def hopeless(
         ended: the places of those that ended by themselves.
     """
     left, own = [i for i in range(len(tokens)) if i not in ended], [tokens[i] for i in ended]
-    return left if all(is_hopeless(tokens[i], lambda i=i: text(i), own, len(tokens), params) for i in left) else []
+    return left if all(is_hopeless(tokens[i], partial(text, i), own, len(tokens), params) for i in left) else []
 
 
 def is_hopeless(tokens: int, text: Callable[[], str], ended: Sequence[int], n: int, params: SamplingParams) -> bool:
