@@ -55,9 +55,12 @@ def recorded(suite: str, problem: Problem, events: Sequence[Event], rooms: Gradi
         return grades[answer]
 
     charges = [Charge.model_validate(event.data) for event in events if event.kind == "charged"]
-    found, rated = {one.node: one for one in candidates(tree)}, _rating_cpu_s(events)
+    found, rated, decided = {one.node: one for one in candidates(tree)}, _rating_cpu_s(events), _decided(events)
     nodes = [
-        about | _node(node, charges, grade(node.answer)) | _evidence(node, found.get(node.id), rated.get(node.id))
+        about
+        | {"decisions_before": decided[node.id]}
+        | _node(node, charges, grade(node.answer))
+        | _evidence(node, found.get(node.id), rated.get(node.id))
         for node in tree.nodes.values()
         if node.id
     ]
@@ -112,6 +115,16 @@ def _evidence(node: Node, candidate: Candidate | None, rated_cpu_s: float | None
         "rubric": node.rubric,
         "rubric_cpu_s": rated_cpu_s,
     }
+
+
+def _decided(events: Sequence[Event]) -> dict[int, int]:
+    """Return, by node, how many decisions had been taken when it was asked for."""
+    taken, found = 0, {}
+    for event in events:
+        taken += event.kind == "decided"
+        if event.kind == "asked" and event.node is not None:
+            found[event.node] = taken
+    return found
 
 
 def _rating_cpu_s(events: Sequence[Event]) -> dict[int, float]:

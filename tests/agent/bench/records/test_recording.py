@@ -12,6 +12,7 @@ from ponder.bench.records.recording import TABLES, read_table, recorded, write_t
 from ponder.bench.rooms import GradingRooms
 from ponder.policies.full_depth import FullDepth
 from ponder.records import Task
+from ponder.search.best_of_n import BestOfN
 from ponder.search.self_consistency import SelfConsistency
 from ponder.tree import Event
 
@@ -49,6 +50,19 @@ def test_every_node_is_graded_by_its_own_answer_and_equal_ones_once(run: tuple[P
     assert (task["answer"], task["right"], task["stop_reason"]) == ("7", True, "exhausted")
     assert found.decisions[-1]["feature_answered"] == 3
     assert all(row["task"] == "suite/1" for table in TABLES for row in getattr(found, table))
+
+
+def test_a_node_says_after_how_many_decisions_it_was_asked_for(make_agent: Any) -> None:
+    answers = iter([" 1", " 2", " 3", " 4", " 5"])
+    agent = make_agent(lambda *_: next(answers), strategy=BestOfN(5, first=2, step=2), policy=FullDepth())
+    events: list[Event] = []
+    agent.run(Task(prompt="q", id="suite/1"), on_event=events.append)
+    with GradingRooms() as rooms:
+        found = recorded("suite", Problem(task=Task(prompt="q", id="suite/1"), grader=Seven(), plain="q", reply="text"),
+                         events, rooms)  # fmt: skip
+    first, second, third, fourth, last = (row["decisions_before"] for row in found.nodes)
+    assert first == second == 0 < third == fourth < last < len(found.decisions)
+    assert found.decisions[last - 1]["feature_samples"] == 4
 
 
 def test_tables_come_back_as_they_were_and_hold_no_task(run: tuple[Problem, list[Event]], tmp_path: Path) -> None:
