@@ -31,8 +31,10 @@ _leaving = threading.Event()
 def main() -> None:
     """Serve until stdin closes: that happens when the parent ends, however it ends."""
     settings = json.loads(sys.stdin.readline())
-    # Spin barriers cost 25 times the CPU as soon as anything else runs on the machine. Must be set before the import.
+    # Spin barriers cost 25 times the CPU as soon as anything else runs on the machine; a short spin before the sleep
+    # takes less than waking up again (docs/engine.md). Must be set before the import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "300")
     server = serve_native(settings) if settings.get("native") else serve_wheel(settings)
     sys.stdin.read()
     _leaving.set()
