@@ -170,12 +170,12 @@ async def a_straggler_is_ended(backend: Backend) -> None:
 async def what_repeats_itself_is_ended(backend: Backend) -> None:
     if "grammar" not in backend.can:
         return
-    counting = " ".join(map(str, range(60)))
+    counting = " ".join(map(str, range(20)))
     for grammar, loops in (('root ::= " so we went" " on and on"{200}', True), (f'root ::= "{counting}"', False)):
-        params = SamplingParams(temperature=1.5, top_p=1.0, max_tokens=300, grammar=grammar, repeats=50)
+        params = SamplingParams(temperature=1.5, top_p=1.0, max_tokens=300, grammar=grammar, repeats=24)
         (came,) = await backend.core.sample([ask("Go on.")], 2, params)
         assert {done.finish_reason for done in came} == {"length" if loops else "stop"}, came
-        assert not loops or max(done.usage.tokens_out for done in came) < 80, came
+        assert not loops or max(done.usage.tokens_out for done in came) < 50, came
 
 
 async def text_of_the_world(backend: Backend) -> None:
