@@ -8,13 +8,15 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ponder.records import Record, Task
 
 LONGEST_CALL = 300
 """Characters of a call, or of a test."""
 NO_LITERAL: Final = object()
+_CPU = re.compile(r" did not end within [\d.]+ s of CPU time$", re.MULTILINE)
+_WALL = re.compile(r" did not end within [\d.]+ s$", re.MULTILINE)
 _DEFINED = re.compile(r"^[ \t]*def (\w+)\(", re.MULTILINE)
 
 
@@ -44,6 +46,11 @@ def calls_in(tests: Sequence[str]) -> list[str]:
 def has_tests(task: Task) -> bool:
     """Return whether the task's answer is a program that visible tests check."""
     return task.success is not None and task.success.kind == "tests"
+
+
+def stopped_by(report: str) -> Literal["cpu", "wall"] | None:
+    """Return the limit that stopped a test, by the words of the check that ran it; None: all of them ended."""
+    return "cpu" if _CPU.search(report) else "wall" if _WALL.search(report) else None
 
 
 def name_under_test(task: Task) -> str | None:

@@ -17,6 +17,7 @@ from ponder.ledger import Call, Ledger
 from ponder.nodes import Deps, State
 from ponder.nodes.branch import branch
 from ponder.nodes.stop import Decided
+from ponder.program_tests import stopped_by
 from ponder.prompting import Prompting
 from ponder.prompts import prompts_for
 from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
@@ -157,7 +158,7 @@ def endless_tests(tree: Tree) -> str | None:
     Each such check costs its limit of CPU, and no program can pass it: who wrote the tests must hear of it.
     """
     checked = [seen for node in tree.nodes.values() if (seen := node.observation) is not None and seen.total]
-    if len(checked) < 2 or not all("did not end within" in seen.text for seen in checked):
+    if len(checked) < 2 or not all(stopped_by(seen.text) for seen in checked):
         return None
     return f"the visible tests of none of {len(checked)} programs ended within their limits: does each end by itself?"
 

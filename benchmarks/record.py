@@ -137,8 +137,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             stopped = "interrupted"
         if progress.is_late:
             stopped = "time"
-    on_disk = [files[name].rows[one.id] for name, one in plan if one.id in files[name].rows]
-    progress.catch_up(on_disk)  # Ctrl-C may come between a row that was written and its line
+    rows = {task: row for file in files.values() for task, row in file.rows.items()}
+    # Ctrl-C may come between a row that was written and its line.
+    progress.catch_up(rows[one.id] for _, one in plan if one.id in rows)
     return progress.told() | {"stopped": stopped}
 
 

@@ -19,6 +19,9 @@ LINE_EVERY_S = 30.0
 PATIENCE_S = 3.0
 """What takes longer is named. A first import of a large package can take a minute: nothing of it is compiled yet."""
 
+_USUAL = ("right", "wrong", "no answer")
+"""How grading ends where no limit was met."""
+
 
 @contextmanager
 def waiting(console: Console, what: str, *, quiet: bool = False, patience_s: float = PATIENCE_S) -> Iterator[None]:
@@ -47,9 +50,6 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Watcher | None]:
             yield Bar(bars, console)
     else:
         yield Lines(console)
-
-
-_USUAL = ("right", "wrong", "no answer")
 
 
 class Bar:

@@ -108,8 +108,9 @@ class ResultsFile:
 
     def add(self, row: ResultRow) -> None:
         """Append a row; it is on disk before this returns. Raises StoreError."""
-        self._write(row.model_dump_json())
-        self._added[row.task] = row
+        line = row.model_dump_json()
+        self._added[row.task] = row  # first: Ctrl-C may come while it is written, and `close` writes the rest
+        self._write(line)
 
     def close(self) -> None:
         """Close the file; one that holds nothing is removed. Safe to call twice."""

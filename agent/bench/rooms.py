@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from ponder.background import BackgroundLoop
 from ponder.bench.problems import NO_ANSWER, Grade, GradeOutcome, Problem
+from ponder.program_tests import stopped_by
 from ponder.records import Limits, Outcome, Usage
 from ponder.sandboxes import open_sandbox
 from ponder.tools.python import PythonTool
@@ -55,12 +55,8 @@ class GradingRooms:
         self.close()
 
 
-_CPU = re.compile(r" did not end within [\d.]+ s of CPU time$", re.MULTILINE)
-_WALL = re.compile(r" did not end within [\d.]+ s$", re.MULTILINE)
-
-
 def _ending(outcome: Outcome, text: str) -> GradeOutcome:
     """Return how a failed check ended, from its outcome and its words: a test that was stopped, or one that failed."""
     if outcome not in ("ok", "error"):
         return outcome
-    return "cpu" if _CPU.search(text) else "wall" if _WALL.search(text) else "wrong"
+    return stopped_by(text) or "wrong"
