@@ -15,6 +15,7 @@ from ponder.actions import Acts, fault, parse, render
 from ponder.cut_programs import without_its_end
 from ponder.gbnf import act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
 from ponder.imports import with_imports
+from ponder.instructions.reading import instructions_of, unfollowed
 from ponder.program_grammar import program_grammar
 from ponder.program_tests import has_tests, name_under_test
 from ponder.prompts import PromptSet, load_prompts
@@ -143,7 +144,8 @@ class Prompting:
             params |= {"grammar": act_grammar(acts), "stop": ("\n",) if acts.one_line else ()}
         else:
             # After an observation the answer is one line; only a task without one may want a whole text.
-            name, acts = "answer", Acts(one_line=bool(line))
+            seen = any(node.observation is not None for node in line)
+            name, acts = "answer", Acts(one_line=seen)
             params |= {"grammar": answer_grammar(one_line=acts.one_line), "stop": ("\n",) if acts.one_line else ()}
         params["temperature"] = self.prompts.temperature[name]
         prompt = self._prompt(tree, parent, name, acts)
@@ -212,7 +214,7 @@ class Prompting:
         if line and name in ("code", "tests", "answer") and _is_answered(line[-1]):
             seen = line[-1].observation
             again = self.prompts.turns.again.format(text=seen.text if seen is not None else "").strip()
-            messages[-1] = _user(again)
+            messages[-1] = _user(self._unfollowed(tree.task, line[-1]) or again)
         if acts is not None and (ways := _shown(acts)):
             told = self.prompts.turns.page_acts.format(acts=", ".join(ways))
             messages[-1] = _user(f"{messages[-1].content}\n{told}")
@@ -240,7 +242,7 @@ class Prompting:
     def _turns(self, task: Task, node: Node) -> list[Message]:
         said, seen, turns = Message(role="assistant", content=_said(task, node)), node.observation, self.prompts.turns
         if seen is None:
-            text = turns.no_answer
+            text = self._unfollowed(task, node) or turns.no_answer
         elif isinstance(node.action, Browse):
             text = turns.after_page.format(text=seen.text, task=task.prompt)
         elif seen.ok and isinstance(node.action, RunCode):
@@ -248,6 +250,13 @@ class Prompting:
         else:
             text = turns.after_error.format(text=seen.text)
         return [said, Message(role="user", content=text)]
+
+
+    def _unfollowed(self, task: Task, node: Node) -> str:
+        """Return what an answer does not do of what the task's words ask; "" where it does all of it."""
+        wrong = unfollowed(instructions_of(task), node.answer) if node.answer else ()
+        lines = "\n".join(f"- {one.wrong(node.answer or '')}" for one in wrong)
+        return self.prompts.turns.unfollowed.format(wrong=lines) if wrong else ""
 
 
 def _user(text: str) -> Message:

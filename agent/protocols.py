@@ -254,7 +254,10 @@ class Judge(Protocol):
         """Return calls to make of every candidate program, so that candidates can be compared by what they do."""
 
     def unclear(self, tree: TreeView, new: Sequence[int]) -> Sequence[int]:
-        """Return those of the new nodes whose answers the core should give its opinion of (`Node.rubric`)."""
+        """Return the nodes whose answers the core should give its opinion of (`Node.rubric`), old ones among them."""
+
+    def best_followed(self, tree: TreeView) -> float:
+        """Return the largest share of what the task's words ask that one answer does; 0 while there is none."""
 
     def best_passed(self, tree: TreeView) -> float | None:
         """Return the largest share of visible checks that one candidate passed; None while none was checked."""

@@ -386,6 +386,8 @@ class Features(Record):
     """Visible checks that the task has."""
     best_passed: float | None
     """Largest share of visible checks passed by one candidate; None while none was checked."""
+    best_followed: float = 1.0
+    """Largest share of what the task's words ask that one answer does; 1 where they ask for nothing."""
     failed_steps: int
     cpu_spent_s: float
     wall_spent_s: float

@@ -13,6 +13,7 @@ from ponder.control import Control
 from ponder.errors import PonderError
 from ponder.flight import Flight
 from ponder.graph import Compiled, run_graph
+from ponder.instructions.reading import instructions_of, unfollowed
 from ponder.ledger import Call, Ledger
 from ponder.nodes import Deps, State
 from ponder.nodes.branch import branch
@@ -136,13 +137,15 @@ def _result(search: Search, deps: Deps, last: Decided | None, problem: str | Non
     elif best is None:  # nothing came of it: say what the core said of the steps that it refused (a prompt too long)
         failed = [node.text for node in deps.tree.nodes.values() if node.status == "failed" and node.text]
         warnings += dict.fromkeys(failed)
+    if best is not None:
+        short = unfollowed(instructions_of(deps.tree.task), best.answer)
+        warnings += [f"the best answer falls short: {one.wrong(best.answer)}" for one in short]
     if endless := endless_tests(deps.tree):
         warnings.append(endless)
     reason = "error" if problem is not None or last is None else last.decision.reason or "error"
-    decided = last.decision.confidence if last is not None and last.decision.stop else 0.0
     return Result(
         answer=best.answer if best else None,
-        confidence=max(decided, best.confidence) if best else 0.0,
+        confidence=best.confidence if best else 0.0,
         stop_reason=reason,
         run_id=deps.log.run_id,
         nodes=len(deps.tree.nodes) - 1,

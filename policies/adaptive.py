@@ -18,8 +18,8 @@ class AdaptiveConsistency:
             a vote, and 0.9 stops at two programs that agree, or at three against one.
 
     With visible checks: stop when a candidate passes all of them. Besides: stop as `not_worth_it` when the samples
-    that are left could not change the leader, or when the answers are long texts that never agree; as `hopeless`
-    when half of the samples brought no answer at all.
+    that are left could not change the leader, or when the answers are long texts that never agree, and one of them does
+    all that the task's words ask; as `hopeless` when half of the samples brought no answer at all.
     """
 
     name = "adaptive-consistency"
@@ -61,7 +61,9 @@ class AdaptiveConsistency:
         if left > 0 and first - second > left:
             why = f"{votes}: the samples that are left cannot change the leader"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
-        texts = features.answer_words > TEXT_WORDS and len(features.votes) == features.answered
+        if features.best_followed < 1:
+            return Decision(stop=False, confidence=lead, why=f"{votes}: no answer does all that the task's words ask")
+        texts = features.answer_words > TEXT_WORDS and first <= _HEAVIEST_VOTE
         if texts and features.answered >= _MIN_SAMPLES:
             why = f"{features.answered} long answers, all different: further ones will not agree either"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)

@@ -13,6 +13,7 @@ def extract(
     tree: TreeView,
     *,
     votes: Sequence[float],
+    best_followed: float = 1.0,
     best_passed: float | None,
     max_samples: int,
     open_ends: Collection[int] = (),
@@ -24,6 +25,7 @@ def extract(
 
     Args:
         votes: weighted votes of the distinct answers, largest first (from the judge).
+        best_followed: largest share of what the task's words ask that one answer does (from the judge).
         best_passed: largest share of visible checks that one candidate passed (from the judge).
         max_samples: samples that the strategy takes at most.
         open_ends: ends of branches that the strategy means to go on with: they have not ended.
@@ -44,6 +46,7 @@ def extract(
         votes=tuple(votes),
         answer_words=float(median(len(answer.split()) for answer in answers)) if answers else 0.0,
         checks=max([visible, *checked]),
+        best_followed=best_followed,
         best_passed=best_passed,
         failed_steps=sum(node.status == "failed" or _went_wrong(node) for node in steps),
         cpu_spent_s=cpu_spent_s,

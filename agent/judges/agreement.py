@@ -26,6 +26,12 @@ def kind_of(found: Sequence[Candidate]) -> Kind:
     return "texts" if distinct and all(is_text(candidate.answer) for candidate in found) else "answers"
 
 
+def most_faithful(found: Sequence[Candidate]) -> list[Candidate]:
+    """Return those candidates that do most of what the task's words ask: all of them where they ask for nothing."""
+    most = max((candidate.obeys for candidate in found), default=1.0)
+    return [candidate for candidate in found if candidate.obeys == most]
+
+
 def groups(found: Sequence[Candidate]) -> list[list[Candidate]]:
     """Group equal answers; the heaviest group first, ties by the core's own log-probability, then by order."""
     by_key: dict[str, list[Candidate]] = {}

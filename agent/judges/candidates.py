@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from ponder.answers import normalise
+from ponder.instructions.reading import instructions_of, unfollowed
 from ponder.judges.checks import passes
 from ponder.judges.inputs import changed_calls
 from ponder.program_tests import OwnTest, calls_in, read_tests
@@ -31,6 +32,9 @@ class Candidate(Record):
     passed: int = 0
     checks: int = 0
     """Visible checks, and how many of them it passed."""
+    asked: int = 0
+    followed: int = 0
+    """What the task's words ask of an answer (`ponder.instructions`), and how much of that it does."""
     mean_logprob: float = 0.0
     outcomes: Mapping[str, str] = {}
     """What calls of it came to, for a program."""
@@ -41,6 +45,11 @@ class Candidate(Record):
     def share(self) -> float:
         """The share of the visible checks that it passed: 0 where there are none."""
         return self.passed / self.checks if self.checks else 0.0
+
+    @property
+    def obeys(self) -> float:
+        """The share of what the task's words ask that it does: 1 where they ask for nothing that can be checked."""
+        return self.followed / self.asked if self.asked else 1.0
 
 
 def candidates(tree: TreeView) -> list[Candidate]:
@@ -82,6 +91,7 @@ def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
     elif criterion is not None and criterion.kind not in ("tests", "rubric") and criterion.visible:
         checks = len(criterion.visible)
         passed = sum(passes(criterion, check, answer) for check in criterion.visible)
+    asked = instructions_of(tree.task)
     executed = isinstance(node.action, RunCode) or _stands_on_page(tree, node, answer)
     return Candidate(
         node=node.id,
@@ -91,6 +101,8 @@ def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
         executed=executed,
         passed=passed,
         checks=checks,
+        asked=len(asked),
+        followed=len(asked) - len(unfollowed(asked, answer)),
         mean_logprob=node.mean_logprob or 0.0,
         outcomes=seen.outcomes if seen is not None else {},
         rubric=node.rubric,

@@ -1,11 +1,11 @@
-"""The judge: visible checks, then execution, then agreement, by behaviour, by answer or by the words of texts."""
+"""The judge: visible checks, what the task's words ask, execution, and agreement: by behaviour, answer or words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from ponder.answers import is_text, shown
-from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, reads_like, weight
+from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful, reads_like, weight
 from ponder.judges.calibration import load, signals
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
 from ponder.program_tests import OwnTest, has_tests
@@ -18,7 +18,7 @@ OPEN_SCORE = 0.5
 
 
 class EvidenceJudge:
-    """Trusts, in this order: visible checks, what ran in the sandbox, how many independent branches agree.
+    """Trusts, in this order: visible checks and what the task's words ask, what ran, how many branches agree.
 
     Its confidence is the calibrated probability of `ponder.judges.calibration` where that has a model for such a
     search. Else it is, with checks, the rule of succession over those that passed, or the chance that the leading
@@ -42,19 +42,28 @@ class EvidenceJudge:
 
     def votes(self, tree: TreeView) -> Sequence[float]:
         """See `Judge.votes`."""
-        return [weight(group) for group in groups(candidates(tree))]
+        return [weight(group) for group in groups(most_faithful(candidates(tree)))]
 
     def inputs(self, tree: TreeView) -> Sequence[str]:
         """See `Judge.inputs`."""
         return compared_calls(tree)
 
     def unclear(self, tree: TreeView, new: Sequence[int]) -> Sequence[int]:
-        """See `Judge.unclear`: texts, of which nothing else says how good they are, and what a rubric is for."""
+        """See `Judge.unclear`: texts, of which nothing else says how good they are, and what a rubric is for.
+
+        Only those that do most of what the task's words ask: no opinion makes up for what others do.
+        """
         success = tree.task.success
-        found = [candidate for candidate in candidates(tree) if candidate.node in new and not candidate.checks]
+        every = most_faithful(candidates(tree))
+        found = [candidate for candidate in every if not candidate.checks and candidate.rubric is None]
         if success is not None and success.kind == "rubric":
-            return [candidate.node for candidate in found]
-        return [c.node for c in found if not c.executed and is_text(c.answer) and not has_tests(tree.task)]
+            return [candidate.node for candidate in found if candidate.node in new]
+        texts = [c.node for c in found if not c.executed and is_text(c.answer) and not has_tests(tree.task)]
+        return texts if len(every) > 1 else []
+
+    def best_followed(self, tree: TreeView) -> float:
+        """See `Judge.best_followed`."""
+        return max((candidate.obeys for candidate in candidates(tree)), default=0.0)
 
     def best_passed(self, tree: TreeView) -> float | None:
         """Return the largest share of visible checks that one candidate passed; None while none was checked."""
@@ -74,7 +83,7 @@ def choose(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | 
         return _best_program(found, tests)
     if kind == "texts":
         return _best_text(found)
-    ranked = groups(found)
+    ranked = groups(most_faithful(found))
     leader = ranked[0]
     second = weight(ranked[1]) if len(ranked) > 1 else 0.0
     forms = [shown(candidate.answer) for candidate in leader]
@@ -98,7 +107,7 @@ def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
 
 
 def _best_text(found: Sequence[Candidate]) -> Best:
-    best = max(found, key=lambda c: (c.rubric or 0.0, reads_like(c, found), -c.node))
+    best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, reads_like(c, found), -c.node))
     lead = chance_of_lead(best.weight, best.weight if len(found) > 1 else 0.0)
     return Best(answer=shown(best.answer), confidence=lead, node=best.node, votes=1, total=len(found))
 
@@ -115,9 +124,11 @@ def _verdict(node: Node, found: Mapping[int, Candidate], total: float) -> Verdic
     if candidate.checks:
         evidence |= {"passed": candidate.passed, "checks": candidate.checks}
         return Verdict(score=candidate.passed / candidate.checks, evidence=evidence)
+    if candidate.asked:
+        evidence |= {"followed": candidate.followed, "asked": candidate.asked}
     if candidate.rubric is not None:
         evidence["rubric"] = candidate.rubric
-        return Verdict(score=candidate.rubric, evidence=evidence)
+        return Verdict(score=candidate.rubric * candidate.obeys, evidence=evidence)
     agree = sum(other.weight for other in found.values() if other.key == candidate.key)
     evidence |= {"agree": agree, "of": total}
-    return Verdict(score=laplace(agree, total), evidence=evidence)
+    return Verdict(score=laplace(agree, total) * candidate.obeys, evidence=evidence)

@@ -24,6 +24,7 @@ async def stop(state: State, deps: Deps) -> dict[str, Any]:
         deps.tree,
         open_ends={wish.parent for wish in wishes},
         votes=deps.judge.votes(deps.tree),
+        best_followed=deps.judge.best_followed(deps.tree),
         best_passed=deps.judge.best_passed(deps.tree),
         max_samples=deps.strategy.max_samples,
         cpu_spent_s=spent.cpu_s,

@@ -24,6 +24,8 @@ class Turns(Record):
     after_page: str
     again: str
     """After an attempt that answered, before one that is to better it."""
+    unfollowed: str
+    """After a text that does not do all that the task's words ask."""
     no_answer: str
     tests: str
     page_acts: str

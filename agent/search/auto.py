@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ponder.answers import normalise
+from ponder.answers import is_text, normalise
+from ponder.instructions.reading import instructions_of, unfollowed
 from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Node, RunCode, StepKind
@@ -23,6 +24,9 @@ _SAME_IN_A_ROW = 4
 _LEAD = 3
 """Votes ahead of the second answer, at least, before that is believed."""
 
+_WHOLE_TEXTS = 2
+"""Texts that do all that the task's words ask, so that there is a choice: more of them would be no better."""
+
 _DEEP = 2
 """Times that one attempt is bettered, at most."""
 
@@ -38,12 +42,14 @@ class Auto(AttemptSearch):
     """Chooses between new attempts (wide) and bettering earlier ones (deep), and the kind of step of new ones.
 
     - Wide while answers disagree; where all short answers of one kind of step differ, the other kind.
-    - Deep where feedback says something: failed tests, an error. The best failed attempt is bettered if a success so is
+    - Deep where feedback says something: failed tests, an error, a text that does not do all that the task's words
+      ask. The best failed attempt is bettered if a success so is
       expected to cost less than a success of a new attempt: by rates and tokens of both kinds in this tree, those
       included that the core has to read first.
     - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice.
     - Nothing more where samples only repeat each other: four attempts in a row without a new answer, and a clear lead;
-      for programs, where candidates that pass all visible tests do the same on all inputs.
+      for programs, where candidates that pass all visible tests do the same on all inputs; for texts, which never
+      agree, where two do all that the task's words ask.
     """
 
     name = "auto"
@@ -94,9 +100,12 @@ class Auto(AttemptSearch):
             passing = [one.end for one in attempts if _passes(one.end)]
             alike = len({tuple(sorted(end.observation.outcomes.items())) for end in passing if end.observation}) == 1
             return alike and len(passing) > 1
-        keys = [normalise(one.end.answer) for one in attempts if one.end.answer]
+        answers = [one.end.answer for one in attempts if one.end.answer]
+        keys = [normalise(answer) for answer in answers]
         if len(keys) < _SAME_IN_A_ROW:
             return False
+        if len(set(keys)) == len(keys) and all(map(is_text, answers)):
+            return sum(_does_all(tree, one.end) for one in attempts) >= _WHOLE_TEXTS
         votes = [count for _, count in Counter(keys).most_common(2)] + [0]
         return set(keys[-_SAME_IN_A_ROW:]) <= set(keys[:-_SAME_IN_A_ROW] or keys[:1]) and votes[0] - votes[1] >= _LEAD
 
@@ -125,9 +134,9 @@ def _worth_bettering(tree: TreeView, attempts: Sequence[Attempt], times: int) ->
 
 def _has_feedback(tree: TreeView, end: Node) -> bool:
     seen = end.observation
-    if seen is None or seen.ok:
-        return False
-    return has_tests(tree.task) or isinstance(end.action, RunCode)
+    if seen is None:
+        return bool(end.answer) and not _does_all(tree, end)
+    return not seen.ok and (has_tests(tree.task) or isinstance(end.action, RunCode))
 
 
 def _passes(end: Node) -> bool:
@@ -140,7 +149,12 @@ def _score(end: Node) -> float:
 
 
 def _succeeds(tree: TreeView, end: Node) -> bool:
-    return _passes(end) if has_tests(tree.task) else bool(end.answer)
+    return _passes(end) if has_tests(tree.task) else _does_all(tree, end)
+
+
+def _does_all(tree: TreeView, end: Node) -> bool:
+    """Return whether there is an answer that does all that the task's words ask."""
+    return bool(end.answer) and not unfollowed(instructions_of(tree.task), end.answer or "")
 
 
 def _characters_shown(end: Node) -> int:

@@ -52,6 +52,26 @@ def test_after_an_attempt_that_answered_the_next_is_told_to_make_sure(grow) -> N
     assert "failed" not in told
 
 
+SHORT = "Praise salt in at most nine words."
+LONG = "Salt is a mineral that people have taken from the sea for ages, and it keeps food."
+
+
+def test_a_text_that_does_not_do_what_was_asked_is_told_so(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(SHORT)
+    first = maker.add(Answer(text=LONG))
+    told = PROMPTING.step(maker.tree, first, "answer")
+    assert told.prompt.messages[-1].content == (
+        "That does not do all that was asked:\n- Praise salt in at most nine words. (It has 17 words.)\n"
+        "Write the whole answer again, so that it does."
+    )
+    assert not told.acts.one_line  # it is a text again
+    better = maker.add(Answer(text="Salt keeps food and comes from the sea."), parent=first)
+    messages = PROMPTING.step(maker.tree, better, "answer").prompt.messages
+    assert [message.role for message in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert "17 words" in messages[3].content
+    assert "another way" in messages[5].content
+
+
 def test_after_a_page_only_its_own_elements_can_be_clicked(grow) -> None:  # type: ignore[no-untyped-def]
     maker = grow()
     page = maker.add(Browse(op="goto", url="http://a/"), seen=PAGE)

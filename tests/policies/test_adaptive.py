@@ -31,6 +31,8 @@ def features(**given: Any) -> Features:
         ({"votes": (5.0, 2.0), "samples": 7, "answered": 5}, "not_worth_it"),
         ({"votes": (1.0, 1.0, 1.0), "answer_words": 80.0}, "not_worth_it"),
         ({"votes": (1.0, 1.0), "answer_words": 80.0, "samples": 2, "answered": 2}, None),
+        ({"votes": (1.0, 1.0, 1.0), "answer_words": 80.0, "best_followed": 0.5}, None),
+        ({"votes": (1.0,), "answer_words": 80.0}, "not_worth_it"),  # two more do less of what the task asks
         ({"votes": (), "answered": 0, "samples": 4}, "hopeless"),
         ({"votes": (), "answered": 0, "samples": 3}, None),
         ({"checks": 3, "best_passed": 1.0}, "confident"),

@@ -21,10 +21,10 @@ from importlib.resources import files
 
 from pydantic import Field
 
-from ponder.bench.open_ended.constraints import Constraint
 from ponder.bench.open_ended.pages import contents, page_text, serve_pages
 from ponder.bench.problems import Grade, Problem, Rooms
 from ponder.errors import UnknownName
+from ponder.instructions.constraints import Constraint
 from ponder.records import Record, Task
 
 __all__ = ["FAMILIES", "OpenTask", "check_families", "digest", "problems", "serve_pages", "tasks"]

@@ -140,6 +140,8 @@ def candidate_of(row: Row) -> Candidate | None:
         executed=executed,
         passed=row["checks_passed"] or 0,
         checks=row["checks"] or 0,
+        asked=row.get("asked") or 0,
+        followed=row.get("followed") or 0,
         mean_logprob=row["mean_logprob"] or 0.0,
         outcomes=json.loads(row["outcomes"]) if row["outcomes"] else {},
         rubric=row["rubric"],
@@ -155,6 +157,11 @@ Evidence = tuple[list[Candidate], tuple[OwnTest, ...]]
 def without_visible(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
     """Take the results of visible checks away."""
     return [one.model_copy(update={"passed": 0, "checks": 0}) for one in found], tuple(tests)
+
+
+def without_instructions(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Take away whether answers do what the task's words ask."""
+    return [one.model_copy(update={"asked": 0, "followed": 0}) for one in found], tuple(tests)
 
 
 def without_behaviour(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
@@ -185,6 +192,7 @@ def without_rubric(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evid
 
 PIECES: Mapping[str, tuple[Callable[[Sequence[Candidate], Sequence[OwnTest]], Evidence], Callable[[Cost], float]]] = {
     "visible checks": (without_visible, lambda cost: cost.visible_s),
+    "instructions in the task's words": (without_instructions, lambda _: 0.0),
     "behaviour": (without_behaviour, lambda cost: cost.behaviour_s),
     "own tests": (without_own_tests, lambda cost: cost.own_tests_s),
     "log-probability": (without_logprob, lambda _: 0.0),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ponder.bench.problems import Grade, Problem
 from ponder.bench.rooms import GradingRooms
 from ponder.judges.candidates import Candidate, candidates
-from ponder.records import Charge, Node, Record
+from ponder.records import Charge, Features, Node, Record
 from ponder.tree import Event, Tree
 
 TABLES = ("tasks", "nodes", "decisions")
@@ -112,6 +112,8 @@ def _evidence(node: Node, candidate: Candidate | None, rated_cpu_s: float | None
         "executed": candidate.executed if candidate is not None else None,
         "checks": candidate.checks if candidate is not None else None,
         "checks_passed": candidate.passed if candidate is not None else None,
+        "asked": candidate.asked if candidate is not None else None,
+        "followed": candidate.followed if candidate is not None else None,
         "rubric": node.rubric,
         "rubric_cpu_s": rated_cpu_s,
     }
@@ -141,7 +143,7 @@ def _rating_cpu_s(events: Sequence[Event]) -> dict[int, float]:
 
 
 def _decision(data: Mapping[str, Any]) -> dict[str, Any]:
-    decision, features = data["decision"], dict(data["features"])
+    decision, features = data["decision"], Features.model_validate(data["features"]).model_dump(mode="json")
     features["votes"] = json.dumps(features["votes"])
     said = {"stop": decision["stop"], "reason": decision["reason"], "confidence": decision["confidence"]}
     return {**said, **{f"feature_{name}": value for name, value in features.items()}}

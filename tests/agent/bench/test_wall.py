@@ -16,12 +16,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from ponder.bench.grading import PuzzleGrader
-from ponder.bench.open_ended.constraints import Constraint
 from ponder.bench.open_ended.tasks import ConstraintsGrader
 from ponder.bench.problems import Problem
 from ponder.bench.solvers import AgentSolver, GreedySolver
 from ponder.bench.suites.registry import open_suite
 from ponder.core.scripted import ScriptedCore
+from ponder.instructions.constraints import Constraint
 from ponder.judges.evidence import EvidenceJudge
 from ponder.parts import make_strategy
 from ponder.policies.adaptive import AdaptiveConsistency

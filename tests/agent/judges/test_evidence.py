@@ -137,17 +137,59 @@ LONG = "It is a plan of so many words that no other one will ever be the same, n
 
 def test_of_texts_the_core_s_opinion_decides_and_it_is_asked_for_them_only(grow) -> None:  # type: ignore[no-untyped-def]
     maker = grow()
-    nodes = [maker.add(Answer(text=f"{LONG}{word}"), status="thought") for word in ("one", "two", "three")]
+    nodes = [maker.add(Answer(text=f"{LONG}{word}."), status="thought") for word in ("one", "two", "three")]
     short = maker.add(Answer(text="Paris"), status="thought")
     assert JUDGE.unclear(maker.tree, [*nodes, short]) == nodes
-    assert JUDGE.unclear(maker.tree, nodes[1:2]) == nodes[1:2]
     maker.apply("cancelled", short, {})
     for node, chance in zip(nodes, (0.2, 0.9, 0.4), strict=True):
+        assert JUDGE.unclear(maker.tree, []) == nodes[nodes.index(node) :]  # those of earlier rounds, too
         maker.apply("rated", node, {"rubric": chance})
     best = JUDGE.best(maker.tree)
     assert best is not None
     assert best.node == nodes[1]
     assert JUDGE.judge(maker.tree, nodes)[nodes[2]].score == 0.4
+
+
+TWO_LINES = Task(prompt="Write about the sea in exactly two lines of at most eight words each.")
+
+
+def test_of_texts_those_that_do_what_the_task_asks_come_first(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(TWO_LINES)
+    liked, faithful, other = (
+        maker.add(Answer(text=text), status="thought")
+        for text in (
+            "The sea is wide.\nIt is blue.\nIt sings to all of us.",
+            "The sea is wide and deep.\nIt sings to all of us here.",
+            "The waves come and go all day.\nThey tell us what they saw.",
+        )
+    )
+    assert JUDGE.unclear(maker.tree, [liked, faithful, other]) == [faithful, other]
+    for node, chance in ((liked, 0.99), (faithful, 0.4), (other, 0.3)):
+        maker.apply("rated", node, {"rubric": chance})
+    best, verdicts = JUDGE.best(maker.tree), JUDGE.judge(maker.tree, [liked, faithful])
+    assert best is not None
+    assert best.node == faithful
+    assert verdicts[liked].score == pytest.approx(0.99 * 3 / 4)
+    assert verdicts[liked].evidence | {"followed": 3, "asked": 4} == verdicts[liked].evidence
+    assert JUDGE.best_followed(maker.tree) == 1.0
+
+
+def test_a_text_that_is_alone_in_doing_what_is_asked_needs_no_opinion(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(TWO_LINES)
+    texts = "One line is all there is of the sea, here and now, my friend.", "The sea is wide.\nIt sings to us all day."
+    nodes = [maker.add(Answer(text=text), status="thought") for text in texts]
+    assert JUDGE.unclear(maker.tree, nodes) == []
+    assert JUDGE.best_followed(grow(TWO_LINES).tree) == 0.0
+
+
+def test_short_answers_vote_among_those_that_do_what_is_asked(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(Task(prompt="Name a river, in capital letters."))
+    for answer in ("Rhine", "Rhine", "Rhine", "PO", "PO", "ELBE"):
+        maker.add(Answer(text=answer))
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert (best.answer, best.votes, best.total) == ("PO", 2, 6)
+    assert list(JUDGE.votes(maker.tree)) == [2.0, 1.0]
 
 
 def test_a_rubric_is_for_all_answers_and_is_no_check(grow) -> None:  # type: ignore[no-untyped-def]

@@ -49,6 +49,29 @@ def test_wide_while_answers_disagree_and_then_another_kind(grow: Any) -> None:
     assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="answer")] * 4
 
 
+SALT = Task(prompt="Praise salt in at most 14 words.")
+SHORT, LONG = "Salt is old, and cheap, and so it keeps our food for all winter.", "Salt is old. " + "And so it is. " * 9
+
+
+def test_texts_are_bettered_by_what_they_were_to_do_and_two_whole_ones_are_enough(grow: Any) -> None:
+    maker = grow(SALT)
+    for number in range(4):
+        maker.add(Answer(text=f"{LONG}{number}."), tokens=40)
+    wishes = Auto(16).ask(maker.tree)
+    assert (parents(wishes)[0], wishes[0].kind) == (1, "answer")
+    maker.add(Answer(text=SHORT), parent=1)
+    assert 0 in parents(Auto(16).ask(maker.tree))  # one does it: there is nothing to choose from yet
+    maker.add(Answer(text=SHORT.replace("old", "grey")))
+    assert Auto(16).ask(maker.tree) == []
+
+
+def test_texts_of_which_nothing_is_asked_are_enough_after_a_round(grow: Any) -> None:
+    maker = grow()
+    for number in range(4):
+        maker.add(Answer(text=f"It is text number {number} with so many words in it that none ever agree."))
+    assert Auto(16).ask(maker.tree) == []
+
+
 def test_it_ends_where_samples_only_repeat_each_other(grow: Any) -> None:
     maker = grow()
     for number in range(5):

@@ -234,6 +234,9 @@ def informed(piece: str) -> Search:
         case "visible checks":
             wrong, right = candidate(1, "a", passed=0, checks=1), candidate(2, "b", passed=1, checks=1)
             return search(wrong, right, right={2})
+        case "instructions in the task's words":
+            wrong, right = candidate(1, "a", asked=3, followed=2), candidate(2, "b", asked=3, followed=3)
+            return search(wrong, right, right={2})
         case "behaviour":
             lone, twins = {"f(1)": "=5"}, {"f(1)": "=1"}
             found = [candidate(1, "a", outcomes=lone), *(candidate(n, str(n), outcomes=twins) for n in (2, 3))]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ponder.bench.open_ended.written import Item, Written
+from ponder.instructions.written import Item, Written
 from ponder.records import Record
 
 

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ponder.bench.open_ended.counted import Checked, Counted, Headings, Items, Parts, TableRows, Words
-from ponder.bench.open_ended.written import Part, Written, phrase
+from ponder.instructions.counted import Checked, Counted, Headings, Items, Parts, TableRows, Words
+from ponder.instructions.written import Part, Written, phrase
 
 Phrases = Annotated[tuple[str, ...], Field(min_length=1)]
 """Words or phrases that mean the same here: one of them is enough."""

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from ponder.bench.open_ended.constraints import Constraint
-from ponder.bench.open_ended.counted import Checked
+from ponder.instructions.constraints import Constraint
+from ponder.instructions.counted import Checked
 
 READER: TypeAdapter[Checked] = TypeAdapter(Constraint)
 

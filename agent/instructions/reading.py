@@ -1,0 +1,100 @@
+"""What a task asks of its answer in so many words, found by rules: length, lists, format, words to use or to avoid.
+
+Only what is said plainly is read, and what is said of a part ("each sentence", "a verdict in one sentence at the end")
+is read as that or not at all: an instruction that nobody gave would turn right answers away. English.
+
+The kinds are those of IFEval (Zhou et al. 2023, arXiv 2311.07911), where the instructions are known beforehand; here
+they are read from the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from ponder.answers import is_text
+from ponder.instructions import formats, lengths, lists, wording
+from ponder.instructions.constraints import Constraint, Finished, NoRepeats
+from ponder.instructions.counted import Counted, Items, Parts, Words
+from ponder.instructions.said import sentence_at, shown, without_quotes
+from ponder.instructions.written import Written
+from ponder.records import Record, Task
+
+_RULES = (*lengths.RULES, *lists.RULES, *formats.RULES, *wording.RULES)
+
+
+class Instruction(Record):
+    """One thing that a task asks of its answer."""
+
+    says: str
+    """The sentence of the task that says so."""
+    check: Constraint
+
+    def followed(self, answer: str) -> bool:
+        """Return whether the answer does it; an answer without a word does nothing."""
+        return self.check.met(answer)
+
+    def wrong(self, answer: str) -> str:
+        """Return a line on what an answer that does not follow it does instead."""
+        written = Written(answer)
+        match self.check:
+            case Words():
+                return f"{self.says} (It has {len(written.words)} words.)"
+            case Parts(kind=kind):
+                return f"{self.says} (It has {len(written.parts(kind))} {kind}.)"
+            case Items():
+                return f"{self.says} (It has {len(written.items)} list items.)"
+        return self.says
+
+
+_OF_TEXTS = (
+    Instruction(says="It breaks off at its end.", check=Finished()),
+    Instruction(says="It says the same more than once.", check=NoRepeats()),
+)
+"""What nobody asks for in words, as every text is meant to be so."""
+
+
+@lru_cache(maxsize=256)
+def instructions_in(text: str) -> tuple[Instruction, ...]:
+    """Return what a task's text asks of its answer, in the order in which it is said; nothing twice."""
+    bare = without_quotes(text)
+    found = sorted((pair for rule in _RULES for pair in rule(text, bare)), key=lambda pair: pair[0])
+    once: dict[str, tuple[int, Constraint]] = {}
+    for place, check in found:
+        once.setdefault(check.model_dump_json(), (place, check))
+    kept = list(once.values())
+    against = _excluding([check for _, check in kept])
+    return tuple(
+        Instruction(says=shown(sentence_at(text, place)[1]), check=check)
+        for place, check in kept
+        if not any(check is other for other in against)
+    )
+
+
+def instructions_of(task: Task) -> tuple[Instruction, ...]:
+    """Return what a task's words ask of its answer, and that a text be whole; none where the task has checks."""
+    if task.success is not None and task.success.kind != "rubric":
+        return ()
+    return (*instructions_in(task.prompt), *_OF_TEXTS)
+
+
+@lru_cache(maxsize=1024)
+def unfollowed(instructions: tuple[Instruction, ...], answer: str) -> tuple[Instruction, ...]:
+    """Return those of the instructions that an answer does not follow."""
+    short = not is_text(answer)
+    return tuple(one for one in instructions if not (short and one in _OF_TEXTS) and not one.followed(answer))
+
+
+def _excluding(checks: Sequence[Constraint]) -> list[Counted]:
+    """Return counts of the same thing that exclude each other: they are said of different parts of the answer."""
+    by_unit: dict[str, list[Counted]] = {}
+    for check in checks:
+        if isinstance(check, Words | Parts | Items):
+            by_unit.setdefault(check.kind, []).append(check)
+    return [check for same in by_unit.values() if _exclude_each_other(same) for check in same]
+
+
+def _exclude_each_other(same: Sequence[Counted]) -> bool:
+    low = max(one.exactly if one.exactly is not None else one.least or 0 for one in same)
+    tops = (one.exactly if one.exactly is not None else one.most for one in same)
+    return any(top is not None and top < low for top in tops)
