@@ -6,8 +6,8 @@
 
 `iid`: sixteen independent samples of each task, their programs run, nothing revised (self-consistency without a stop).
 `auto`: trees of the `auto` strategy at full depth. Other kinds are trees of the strategy of that name, or of `auto`
-without one kind of step, to compare it with (benchmarks/strategies.py; without programs: `--tools browser`). In all of
-them the core also writes tests of its own for programs.
+without one kind of step, to compare it with (benchmarks/strategies.py; without programs: `--tools browser`). In `iid`
+the core also writes tests of its own for programs, so that the judge can be looked at with and without them.
 
 `--split train` (for policies and judges to learn from): MBPP train, GSM8K, twenty and more families of reasoning-gym,
 the open-ended tasks. `--split held-out` (to measure on): HumanEval, MBPP validation, and GSM8K rows that the other
@@ -49,7 +49,6 @@ from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Strategy
 from ponder.search.auto import Auto
-from ponder.search.own_tests import OwnTests
 from ponder.store import open_store
 
 RECORDS = Path(__file__).parent / "records"
@@ -67,13 +66,13 @@ HELD_OUT_FROM = 1500
 SAMPLES = 16
 KINDS: dict[str, str | Strategy] = {
     "iid": "self-consistency+tests",
-    "auto": "auto+tests",
-    "best-of-n": "best-of-n+tests",
-    "revision": "revision+tests",
-    "mcts": "mcts+tests",
-    "ab-mcts": "ab-mcts+tests",
-    "auto-without-revision": OwnTests(Auto(SAMPLES, deep=0, name="auto-without-revision")),
-    "auto-without-words": OwnTests(Auto(SAMPLES, kinds=("code",), name="auto-without-words")),
+    "auto": "auto",
+    "best-of-n": "best-of-n",
+    "revision": "revision",
+    "mcts": "mcts",
+    "ab-mcts": "ab-mcts",
+    "auto-without-revision": Auto(SAMPLES, deep=0, name="auto-without-revision"),
+    "auto-without-words": Auto(SAMPLES, kinds=("code",), name="auto-without-words"),
 }
 """By kind the strategy."""
 TASKS = 120
