@@ -15,7 +15,7 @@ from ponder.actions import Acts, fault, parse, render
 from ponder.cut_programs import without_its_end
 from ponder.gbnf import act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
 from ponder.imports import with_imports
-from ponder.instructions.reading import instructions_of, unfollowed
+from ponder.instructions.reading import unfollowed
 from ponder.program_grammar import program_grammar
 from ponder.program_tests import has_tests, name_under_test
 from ponder.prompts import PromptSet, load_prompts
@@ -254,7 +254,7 @@ class Prompting:
 
     def _unfollowed(self, task: Task, node: Node) -> str:
         """Return what an answer does not do of what the task's words ask; "" where it does all of it."""
-        wrong = unfollowed(instructions_of(task), node.answer) if node.answer else ()
+        wrong = unfollowed(task, node.answer) if node.answer else ()
         lines = "\n".join(f"- {one.wrong(node.answer or '')}" for one in wrong)
         return self.prompts.turns.unfollowed.format(wrong=lines) if wrong else ""
 

@@ -13,7 +13,7 @@ from ponder.control import Control
 from ponder.errors import PonderError
 from ponder.flight import Flight
 from ponder.graph import Compiled, run_graph
-from ponder.instructions.reading import instructions_of, unfollowed
+from ponder.instructions.reading import unfollowed
 from ponder.ledger import Call, Ledger
 from ponder.nodes import Deps, State
 from ponder.nodes.branch import branch
@@ -138,7 +138,7 @@ def _result(search: Search, deps: Deps, last: Decided | None, problem: str | Non
         failed = [node.text for node in deps.tree.nodes.values() if node.status == "failed" and node.text]
         warnings += dict.fromkeys(failed)
     if best is not None:
-        short = unfollowed(instructions_of(deps.tree.task), best.answer)
+        short = unfollowed(deps.tree.task, best.answer)
         warnings += [f"the best answer falls short: {one.wrong(best.answer)}" for one in short]
     if endless := endless_tests(deps.tree):
         warnings.append(endless)

@@ -78,11 +78,15 @@ def instructions_of(task: Task) -> tuple[Instruction, ...]:
     return (*instructions_in(task.prompt), *_OF_TEXTS)
 
 
+def unfollowed(task: Task, answer: str) -> tuple[Instruction, ...]:
+    """Return those of a task's instructions that an answer does not follow."""
+    return _unfollowed(task.prompt, answer) if instructions_of(task) else ()
+
+
 @lru_cache(maxsize=1024)
-def unfollowed(instructions: tuple[Instruction, ...], answer: str) -> tuple[Instruction, ...]:
-    """Return those of the instructions that an answer does not follow."""
-    short = not is_text(answer)
-    return tuple(one for one in instructions if not (short and one in _OF_TEXTS) and not one.followed(answer))
+def _unfollowed(prompt: str, answer: str) -> tuple[Instruction, ...]:
+    asked = (*instructions_in(prompt), *(_OF_TEXTS if is_text(answer) else ()))
+    return tuple(one for one in asked if not one.followed(answer))
 
 
 def _excluding(checks: Sequence[Constraint]) -> list[Counted]:

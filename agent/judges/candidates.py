@@ -102,7 +102,7 @@ def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
         passed=passed,
         checks=checks,
         asked=len(asked),
-        followed=len(asked) - len(unfollowed(asked, answer)),
+        followed=len(asked) - len(unfollowed(tree.task, answer)),
         mean_logprob=node.mean_logprob or 0.0,
         outcomes=seen.outcomes if seen is not None else {},
         rubric=node.rubric,

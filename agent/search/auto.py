@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ponder.answers import is_text, normalise
-from ponder.instructions.reading import instructions_of, unfollowed
+from ponder.instructions.reading import unfollowed
 from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Node, RunCode, StepKind
@@ -154,7 +154,7 @@ def _succeeds(tree: TreeView, end: Node) -> bool:
 
 def _does_all(tree: TreeView, end: Node) -> bool:
     """Return whether there is an answer that does all that the task's words ask."""
-    return bool(end.answer) and not unfollowed(instructions_of(tree.task), end.answer or "")
+    return bool(end.answer) and not unfollowed(tree.task, end.answer or "")
 
 
 def _characters_shown(end: Node) -> int:

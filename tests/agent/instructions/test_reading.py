@@ -171,7 +171,7 @@ TEXT = "Salt is a mineral that people have taken from the sea for ages, and it k
 
 def test_what_an_answer_does_not_do() -> None:
     says = "Praise salt in at most 5 words, in exactly two sentences, in two bullets, without the word sea."
-    wrong = unfollowed(instructions_of(Task(prompt=says)), TEXT)
+    wrong = unfollowed(Task(prompt=says), TEXT)
     assert [one.wrong(TEXT) for one in wrong] == [
         f"{says} (It has 17 words.)",
         f"{says} (It has 1 sentences.)",
@@ -180,8 +180,15 @@ def test_what_an_answer_does_not_do() -> None:
     ]
 
 
+def test_json_is_checked_by_its_schema() -> None:
+    task = Task(prompt="Praise salt. Reply with one JSON object with the keys praise and price.")
+    (wrong,) = unfollowed(task, '{"praise": "so good"}')
+    assert wrong.says == "Reply with one JSON object with the keys praise and price."
+    assert unfollowed(task, '{"praise": "so good", "price": 1}') == ()
+
+
 def test_a_text_is_to_be_whole() -> None:
-    asked = instructions_of(Task(prompt="Praise salt."))
+    asked = Task(prompt="Praise salt.")
     assert unfollowed(asked, TEXT) == ()
     assert [one.says for one in unfollowed(asked, TEXT[:-6])] == ["It breaks off at its end."]
     assert [one.says for one in unfollowed(asked, f"{TEXT} {TEXT}")] == ["It says the same more than once."]
