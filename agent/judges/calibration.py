@@ -60,6 +60,10 @@ class Signals(Record):
     """`agreement.dual_agreement` with the core's own tests."""
     own_passed: float | None = None
     """The share of the core's own tests that the best candidate passes."""
+    obeys: float | None = None
+    """Of a text: the share of what the task's words ask that it does."""
+    obeying: float | None = None
+    """The share of the candidates that do all of it."""
     reads: float | None = None
     """How much of a text's words the others share: `agreement.reads_like`."""
     rubric: float | None = None
@@ -96,10 +100,17 @@ def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) ->
         lead_chance=chance_of_lead(own, other),
         mean_logprob=leader.mean_logprob,
         executed=float(leader.executed),
-        reads=reads_like(leader, found) if kind == "texts" else None,
         rubric=leader.rubric,
     )
-    return base.model_copy(update=_of_program(leader, found, tests)) if kind == "programs" else base
+    if kind == "programs":
+        return base.model_copy(update=_of_program(leader, found, tests))
+    return base.model_copy(update=_of_text(leader, found)) if kind == "texts" else base
+
+
+def _of_text(leader: Candidate, found: Sequence[Candidate]) -> dict[str, float]:
+    """Return the signals that only texts have."""
+    obeying = sum(candidate.obeys == 1 for candidate in found) / len(found)
+    return {"obeys": leader.obeys, "obeying": obeying, "reads": reads_like(leader, found)}
 
 
 def _of_program(leader: Candidate, found: Sequence[Candidate], tests: Sequence[OwnTest]) -> dict[str, float]:
