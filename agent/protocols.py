@@ -24,6 +24,7 @@ from ponder.records import (
     Prompt,
     SamplingParams,
     Spending,
+    Standing,
     Task,
     Usage,
     Verdict,
@@ -247,20 +248,14 @@ class Judge(Protocol):
     def best(self, tree: TreeView) -> Best | None:
         """Return the best answer so far, or None while no branch has one."""
 
-    def votes(self, tree: TreeView) -> Sequence[float]:
-        """Return the weighted votes of the distinct answers, largest first."""
+    def standing(self, tree: TreeView) -> Standing:
+        """Return where the search stands: what the stop policy sees of the answers."""
 
     def inputs(self, tree: TreeView) -> Sequence[str]:
         """Return calls to make of every candidate program, so that candidates can be compared by what they do."""
 
     def unclear(self, tree: TreeView, new: Sequence[int]) -> Sequence[int]:
         """Return the nodes whose answers the core should give its opinion of (`Node.rubric`), old ones among them."""
-
-    def best_followed(self, tree: TreeView) -> float:
-        """Return the largest share of what the task's words ask that one answer does; 0 while there is none."""
-
-    def best_passed(self, tree: TreeView) -> float | None:
-        """Return the largest share of visible checks that one candidate passed; None while none was checked."""
 
 
 class StopPolicy(Protocol):

@@ -368,10 +368,30 @@ class Best(Record):
     total: int
 
 
+class Standing(Record):
+    """Where a search stands, as the judge sees it: what it would answer now, and what bears that out."""
+
+    best: Best | None = None
+    votes: tuple[float, ...] = ()
+    """Weighted votes of the distinct answers, largest first."""
+    best_passed: float | None = None
+    """Largest share of visible checks passed by one candidate; None while none was checked."""
+    best_followed: float = 0.0
+    """Largest share of what the task's words ask that one answer does; 1 where they ask for nothing."""
+    kind: Literal["programs", "answers", "texts"] | None = None
+    """What decides among the answers."""
+    signals: Mapping[str, float] = {}
+    """The judge's figures of the best answer, by name (`ponder.judges.calibration.Signals`); those that there are."""
+    steady: float | None = None
+    """1 where the first half of the candidates led to the same answer, 0 where to another; None: to none."""
+    gain: float | None = None
+    """The confidence in the best answer less that in the one of the first half; None where that had none."""
+
+
 class Features(Record):
     """What a stop policy may look at: figures of the tree and the ledger, nothing hidden."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     rounds: int
     samples: int
     """Branches that ended, with an answer or without."""
@@ -388,6 +408,16 @@ class Features(Record):
     """Largest share of visible checks passed by one candidate; None while none was checked."""
     best_followed: float = 1.0
     """Largest share of what the task's words ask that one answer does; 1 where they ask for nothing."""
+    kind: Literal["programs", "answers", "texts"] | None = None
+    """What decides among the answers; None while there is none."""
+    confidence: float = 0.0
+    """The judge's chance that the best answer is right."""
+    signals: Mapping[str, float] = {}
+    """The judge's figures of the best answer, by name; those that there are."""
+    steady: float | None = None
+    """Whether half of the candidates led to the same answer, as 0 or 1: see `Standing`."""
+    gain: float | None = None
+    """What the other half has added to the confidence: see `Standing`."""
     failed_steps: int
     cpu_spent_s: float
     wall_spent_s: float

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from statistics import median
 
 from ponder.protocols import TreeView
-from ponder.records import Features, Node
+from ponder.records import Features, Node, Standing
 
 
 def extract(
     tree: TreeView,
     *,
-    votes: Sequence[float],
-    best_followed: float = 1.0,
-    best_passed: float | None,
+    standing: Standing,
     max_samples: int,
     open_ends: Collection[int] = (),
     cpu_spent_s: float,
@@ -24,9 +22,7 @@ def extract(
     """Return the features of a tree after a round.
 
     Args:
-        votes: weighted votes of the distinct answers, largest first (from the judge).
-        best_followed: largest share of what the task's words ask that one answer does (from the judge).
-        best_passed: largest share of visible checks that one candidate passed (from the judge).
+        standing: what the judge sees of the answers.
         max_samples: samples that the strategy takes at most.
         open_ends: ends of branches that the strategy means to go on with: they have not ended.
         cpu_spent_s, wall_spent_s, tokens_spent: what the run has used so far.
@@ -43,11 +39,16 @@ def extract(
         answered=len(answers),
         pending=sum(node.status in ("asked", "thought") for node in steps),
         max_samples=max_samples,
-        votes=tuple(votes),
+        votes=standing.votes,
         answer_words=float(median(len(answer.split()) for answer in answers)) if answers else 0.0,
         checks=max([visible, *checked]),
-        best_followed=best_followed,
-        best_passed=best_passed,
+        best_passed=standing.best_passed,
+        best_followed=standing.best_followed,
+        kind=standing.kind,
+        confidence=standing.best.confidence if standing.best is not None else 0.0,
+        signals=standing.signals,
+        steady=standing.steady,
+        gain=standing.gain,
         failed_steps=sum(node.status == "failed" or _went_wrong(node) for node in steps),
         cpu_spent_s=cpu_spent_s,
         wall_spent_s=wall_spent_s,

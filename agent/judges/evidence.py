@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ponder.answers import is_text, shown
-from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful, reads_like, weight
-from ponder.judges.calibration import load, signals
+from ponder.answers import is_text
+from ponder.judges.agreement import most_faithful
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
-from ponder.program_tests import OwnTest, has_tests
+from ponder.judges.standing import assessed, standing
+from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
-from ponder.records import Best, Node, Verdict
-from ponder.stats import chance_of_lead, laplace
+from ponder.records import Best, Node, Standing, Verdict
+from ponder.stats import laplace
 
 FAILED_SCORE = 0.1
 OPEN_SCORE = 0.5
@@ -33,16 +33,11 @@ class EvidenceJudge:
 
     def best(self, tree: TreeView) -> Best | None:
         """See `Judge.best`."""
-        found, tests = candidates(tree), own_tests(tree)
-        best, calibration = choose(found, tests), load()
-        if best is None or not calibration.models:
-            return best
-        chance = calibration.probability(signals(found, tests, best))
-        return best if chance is None else best.model_copy(update={"confidence": chance})
+        return assessed(candidates(tree), own_tests(tree))
 
-    def votes(self, tree: TreeView) -> Sequence[float]:
-        """See `Judge.votes`."""
-        return [weight(group) for group in groups(most_faithful(candidates(tree)))]
+    def standing(self, tree: TreeView) -> Standing:
+        """See `Judge.standing`."""
+        return standing(candidates(tree), own_tests(tree))
 
     def inputs(self, tree: TreeView) -> Sequence[str]:
         """See `Judge.inputs`."""
@@ -60,56 +55,6 @@ class EvidenceJudge:
             return [candidate.node for candidate in found if candidate.node in new]
         texts = [c.node for c in found if not c.executed and is_text(c.answer) and not has_tests(tree.task)]
         return texts if len(every) > 1 else []
-
-    def best_followed(self, tree: TreeView) -> float:
-        """See `Judge.best_followed`."""
-        return max((candidate.obeys for candidate in candidates(tree)), default=0.0)
-
-    def best_passed(self, tree: TreeView) -> float | None:
-        """Return the largest share of visible checks that one candidate passed; None while none was checked."""
-        return max((candidate.share for candidate in candidates(tree) if candidate.checks), default=None)
-
-
-def choose(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | None:
-    """Return the best of the candidates, or None where there are none.
-
-    Args:
-        tests: what the core wrote to test programs with, if it did.
-    """
-    if not found:
-        return None
-    kind = kind_of(found)
-    if kind == "programs":
-        return _best_program(found, tests)
-    if kind == "texts":
-        return _best_text(found)
-    ranked = groups(most_faithful(found))
-    leader = ranked[0]
-    second = weight(ranked[1]) if len(ranked) > 1 else 0.0
-    forms = [shown(candidate.answer) for candidate in leader]
-    return Best(
-        answer=max(forms, key=lambda form: (forms.count(form), -len(form))),
-        confidence=chance_of_lead(weight(leader), second),
-        node=leader[0].node,
-        votes=len(leader),
-        total=len(found),
-    )
-
-
-def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
-    top = max(candidate.share for candidate in found)
-    most = [candidate for candidate in found if candidate.share == top]
-    dual = dual_agreement(most, tests)
-    best = max(most, key=lambda c: (behaves_like(c, most, tests) + dual[c.node], c.mean_logprob, -c.node))
-    passes_all = best.passed == best.checks
-    confidence = laplace(best.passed, best.checks) if passes_all else best.passed / (best.checks + 2)
-    return Best(answer=best.answer, confidence=confidence, node=best.node, votes=1, total=len(found))
-
-
-def _best_text(found: Sequence[Candidate]) -> Best:
-    best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, reads_like(c, found), -c.node))
-    lead = chance_of_lead(best.weight, best.weight if len(found) > 1 else 0.0)
-    return Best(answer=shown(best.answer), confidence=lead, node=best.node, votes=1, total=len(found))
 
 
 def _verdict(node: Node, found: Mapping[int, Candidate], total: float) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ponder.nodes import Deps, State
-from ponder.records import Decision, Features, Record, Spending
+from ponder.records import Best, Decision, Features, Record, Spending
 
 
 class Decided(Record):
@@ -20,24 +20,22 @@ async def stop(state: State, deps: Deps) -> dict[str, Any]:
     wishes = deps.strategy.ask(deps.tree)
     now = deps.ledger.snapshot().total
     spent = deps.flight.decides(Spending(cpu_s=now.cpu_s, wall_s=now.wall_s, tokens=now.tokens))
+    standing = deps.judge.standing(deps.tree)
     features = deps.features(
         deps.tree,
         open_ends={wish.parent for wish in wishes},
-        votes=deps.judge.votes(deps.tree),
-        best_followed=deps.judge.best_followed(deps.tree),
-        best_passed=deps.judge.best_passed(deps.tree),
+        standing=standing,
         max_samples=deps.strategy.max_samples,
         cpu_spent_s=spent.cpu_s,
         wall_spent_s=spent.wall_s,
         tokens_spent=spent.tokens,
     )
-    decision = _decide(deps, features, more=bool(state["pending"] or wishes))
+    decision = _decide(deps, standing.best, features, more=bool(state["pending"] or wishes))
     deps.write("decided", None, Decided(decision=decision, features=features))
     return {"stopped": decision.stop, "round": state["round"] + 1}
 
 
-def _decide(deps: Deps, features: Features, *, more: bool) -> Decision:
-    best = deps.judge.best(deps.tree)
+def _decide(deps: Deps, best: Best | None, features: Features, *, more: bool) -> Decision:
     confidence = best.confidence if best else 0.0
     if deps.control.reason is not None:
         return Decision(stop=True, reason=deps.control.reason, confidence=confidence, why=deps.control.why)

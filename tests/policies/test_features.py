@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ponder.policies.features import extract
-from ponder.records import Answer, Node, Observation, RunCode, Task, Verdict
+from ponder.records import Answer, Node, Observation, RunCode, Standing, Task, Verdict
 from ponder.tree import Event, Tree
 
 
@@ -24,7 +24,7 @@ def test_a_branch_that_goes_on_has_not_ended() -> None:
     add(tree, 1, RunCode(code="1/0"), ok=False)
     add(tree, 2, Answer(text="7"), ok=True)
     spent = {"cpu_spent_s": 4.0, "wall_spent_s": 2.0, "tokens_spent": 9}
-    base = {"votes": (1.0,), "best_passed": None, "max_samples": 6, **spent}
+    base = {"standing": Standing(votes=(1.0,)), "max_samples": 6, **spent}
     assert extract(tree, **base).samples == 2  # type: ignore[arg-type]
     features = extract(tree, open_ends={1}, **base)  # type: ignore[arg-type]
     assert (features.samples, features.answered, features.failed_steps) == (1, 1, 1)

@@ -13,7 +13,7 @@ from ponder.bench.records.reliability import reliability
 from ponder.errors import UsageError
 from ponder.judges.agreement import Kind
 from ponder.judges.calibration import Calibration, FittedOn, Model, Signals, Term, signals
-from ponder.judges.evidence import choose
+from ponder.judges.choosing import choose
 from ponder.records import Record
 
 DEPTHS = (1, 2, 4, 8, 16)

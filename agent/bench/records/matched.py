@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ponder.bench.records.offline import Search
-from ponder.judges.evidence import choose
+from ponder.judges.choosing import choose
 from ponder.records import Record
 from ponder.stats import Interval, paired_bootstrap
 

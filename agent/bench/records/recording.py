@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ponder.bench.problems import Grade, Problem
 from ponder.bench.rooms import GradingRooms
 from ponder.judges.candidates import Candidate, candidates
-from ponder.records import Charge, Features, Node, Record
+from ponder.records import Charge, Node, Record
 from ponder.tree import Event, Tree
 
 TABLES = ("tasks", "nodes", "decisions")
@@ -143,8 +143,8 @@ def _rating_cpu_s(events: Sequence[Event]) -> dict[int, float]:
 
 
 def _decision(data: Mapping[str, Any]) -> dict[str, Any]:
-    decision, features = data["decision"], Features.model_validate(data["features"]).model_dump(mode="json")
-    features["votes"] = json.dumps(features["votes"])
+    decision, features = data["decision"], dict(data["features"])
+    features |= {name: json.dumps(features[name]) for name in ("votes", "signals") if name in features}
     said = {"stop": decision["stop"], "reason": decision["reason"], "confidence": decision["confidence"]}
     return {**said, **{f"feature_{name}": value for name, value in features.items()}}
 
@@ -186,7 +186,9 @@ def write_tables(folder: Path, found: Iterable[Recorded], manifest: Mapping[str,
             rows[table] += getattr(one, table)
     folder.mkdir(parents=True, exist_ok=True)
     for table, lines in rows.items():
-        made = pa.Table.from_pylist(lines, schema=None)
+        # Features of an earlier version lack some names.
+        names = dict.fromkeys(name for line in lines for name in line)
+        made = pa.Table.from_pylist([{name: line.get(name) for name in names} for line in lines])
         pq.write_table(made, folder / f"{table}.parquet", compression="zstd", compression_level=19)
     (folder / "manifest.json").write_text(json.dumps(dict(manifest), indent=1, sort_keys=True) + "\n", "utf-8")
     return {table: len(lines) for table, lines in rows.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from ponder.bench.records.offline import PIECES, Search
 from ponder.bench.stats import pass_at_k
 from ponder.judges.candidates import Candidate
-from ponder.judges.evidence import choose
+from ponder.judges.choosing import choose
 from ponder.records import Record
 from ponder.stats import Interval, paired_bootstrap
 

@@ -14,7 +14,7 @@ import pytest
 from ponder.errors import UsageError
 from ponder.judges.calibration import FILE, Calibration, Model, Signals, Term, load, signals
 from ponder.judges.candidates import Candidate
-from ponder.judges.evidence import choose
+from ponder.judges.choosing import choose
 from ponder.program_tests import OwnTest
 from ponder.records import Best
 

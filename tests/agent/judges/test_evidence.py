@@ -42,7 +42,7 @@ def test_equal_answers_are_grouped(grow) -> None:  # type: ignore[no-untyped-def
     best = JUDGE.best(maker.tree)
     assert best is not None
     assert (best.answer, best.votes, best.total) == ("434", 2, 3)
-    assert list(JUDGE.votes(maker.tree)) == [4.0, 2.0]
+    assert list(JUDGE.standing(maker.tree).votes) == [4.0, 2.0]
 
 
 def test_an_answer_that_stands_on_the_page_weighs_more(grow) -> None:  # type: ignore[no-untyped-def]
@@ -51,7 +51,7 @@ def test_an_answer_that_stands_on_the_page_weighs_more(grow) -> None:  # type: i
     at = maker.add(Browse(op="goto", url="http://x"), seen=page)
     maker.add(Answer(text="Quillfish"), parent=at)
     maker.add(Answer(text="starfish"), parent=at)
-    assert list(JUDGE.votes(maker.tree)) == [2.0, 1.0]
+    assert list(JUDGE.standing(maker.tree).votes) == [2.0, 1.0]
 
 
 def test_visible_tests_decide(grow) -> None:  # type: ignore[no-untyped-def]
@@ -62,7 +62,7 @@ def test_visible_tests_decide(grow) -> None:  # type: ignore[no-untyped-def]
     best = JUDGE.best(maker.tree)
     assert best is not None
     assert (best.answer, best.node) == ("good", good)
-    assert JUDGE.best_passed(maker.tree) == 1.0
+    assert JUDGE.standing(maker.tree).best_passed == 1.0
     assert JUDGE.judge(maker.tree, [good])[good].score == 1.0
 
 
@@ -171,7 +171,7 @@ def test_of_texts_those_that_do_what_the_task_asks_come_first(grow) -> None:  # 
     assert best.node == faithful
     assert verdicts[liked].score == pytest.approx(0.99 * 3 / 4)
     assert verdicts[liked].evidence | {"followed": 3, "asked": 4} == verdicts[liked].evidence
-    assert JUDGE.best_followed(maker.tree) == 1.0
+    assert JUDGE.standing(maker.tree).best_followed == 1.0
 
 
 def test_a_text_that_is_alone_in_doing_what_is_asked_needs_no_opinion(grow) -> None:  # type: ignore[no-untyped-def]
@@ -179,7 +179,7 @@ def test_a_text_that_is_alone_in_doing_what_is_asked_needs_no_opinion(grow) -> N
     texts = "One line is all there is of the sea, here and now, my friend.", "The sea is wide.\nIt sings to us all day."
     nodes = [maker.add(Answer(text=text), status="thought") for text in texts]
     assert JUDGE.unclear(maker.tree, nodes) == []
-    assert JUDGE.best_followed(grow(TWO_LINES).tree) == 0.0
+    assert JUDGE.standing(grow(TWO_LINES).tree).best_followed == 0.0
 
 
 def test_short_answers_vote_among_those_that_do_what_is_asked(grow) -> None:  # type: ignore[no-untyped-def]
@@ -189,14 +189,14 @@ def test_short_answers_vote_among_those_that_do_what_is_asked(grow) -> None:  # 
     best = JUDGE.best(maker.tree)
     assert best is not None
     assert (best.answer, best.votes, best.total) == ("PO", 2, 6)
-    assert list(JUDGE.votes(maker.tree)) == [2.0, 1.0]
+    assert list(JUDGE.standing(maker.tree).votes) == [2.0, 1.0]
 
 
 def test_a_rubric_is_for_all_answers_and_is_no_check(grow) -> None:  # type: ignore[no-untyped-def]
     maker = grow(Task(prompt="q", success=SuccessCriterion(kind="rubric", visible=("names a river",))))
     node = maker.add(Answer(text="Po"), status="thought")
     assert JUDGE.unclear(maker.tree, [node]) == [node]
-    assert JUDGE.best_passed(maker.tree) is None
+    assert JUDGE.standing(maker.tree).best_passed is None
 
 
 def test_the_confidence_is_the_calibrated_one_where_there_is_a_model(
@@ -208,7 +208,7 @@ def test_the_confidence_is_the_calibrated_one_where_there_is_a_model(
         def probability(self, seen: Signals) -> float | None:
             return 0.31 if seen.kind == "answers" else None
 
-    monkeypatch.setattr("ponder.judges.evidence.load", Known)
+    monkeypatch.setattr("ponder.judges.standing.load", Known)
     maker = grow()
     maker.add(Answer(text="4"))
     best = JUDGE.best(maker.tree)

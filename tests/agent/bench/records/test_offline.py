@@ -15,7 +15,8 @@ from ponder.bench.records.selection import Picks, ablate, gap_closed, picks, sel
 from ponder.bench.rooms import GradingRooms
 from ponder.errors import UsageError
 from ponder.judges.candidates import Candidate, candidates, own_tests
-from ponder.judges.evidence import EvidenceJudge, choose
+from ponder.judges.choosing import choose
+from ponder.judges.evidence import EvidenceJudge
 from ponder.policies.full_depth import FullDepth
 from ponder.program_tests import OwnTest
 from ponder.records import Task

@@ -13,7 +13,7 @@ from ponder.bench.records.matched import match
 from ponder.bench.records.offline import Search, manifest_of, searches
 from ponder.bench.records.recording import read_table
 from ponder.bench.records.selection import ablate, picked, picks, select
-from ponder.judges.evidence import choose
+from ponder.judges.choosing import choose
 
 pytest.importorskip("pyarrow")
 

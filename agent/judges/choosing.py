@@ -1,0 +1,54 @@
+"""Which candidate is best: by visible checks, what the task's words ask, behaviour, votes, the words of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ponder.answers import shown
+from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful, reads_like, weight
+from ponder.judges.candidates import Candidate
+from ponder.program_tests import OwnTest
+from ponder.records import Best
+from ponder.stats import chance_of_lead, laplace
+
+
+def choose(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | None:
+    """Return the best of the candidates, or None where there are none.
+
+    Args:
+        tests: what the core wrote to test programs with, if it did.
+    """
+    if not found:
+        return None
+    kind = kind_of(found)
+    if kind == "programs":
+        return _best_program(found, tests)
+    if kind == "texts":
+        return _best_text(found)
+    ranked = groups(most_faithful(found))
+    leader = ranked[0]
+    second = weight(ranked[1]) if len(ranked) > 1 else 0.0
+    forms = [shown(candidate.answer) for candidate in leader]
+    return Best(
+        answer=max(forms, key=lambda form: (forms.count(form), -len(form))),
+        confidence=chance_of_lead(weight(leader), second),
+        node=leader[0].node,
+        votes=len(leader),
+        total=len(found),
+    )
+
+
+def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
+    top = max(candidate.share for candidate in found)
+    most = [candidate for candidate in found if candidate.share == top]
+    dual = dual_agreement(most, tests)
+    best = max(most, key=lambda c: (behaves_like(c, most, tests) + dual[c.node], c.mean_logprob, -c.node))
+    passes_all = best.passed == best.checks
+    confidence = laplace(best.passed, best.checks) if passes_all else best.passed / (best.checks + 2)
+    return Best(answer=best.answer, confidence=confidence, node=best.node, votes=1, total=len(found))
+
+
+def _best_text(found: Sequence[Candidate]) -> Best:
+    best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, reads_like(c, found), -c.node))
+    lead = chance_of_lead(best.weight, best.weight if len(found) > 1 else 0.0)
+    return Best(answer=shown(best.answer), confidence=lead, node=best.node, votes=1, total=len(found))

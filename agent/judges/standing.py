@@ -1,0 +1,54 @@
+"""Where a search stands: what it would answer now, how likely that is right, and what bears it out.
+
+Made of candidates alone, by the same functions in a live search and over records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ponder.judges.agreement import groups, most_faithful, weight
+from ponder.judges.calibration import load, signals
+from ponder.judges.candidates import Candidate
+from ponder.judges.choosing import choose
+from ponder.program_tests import OwnTest
+from ponder.records import Best, Standing
+
+
+def assessed(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | None:
+    """Return the best of the candidates, with the calibrated chance that it is right where there is a model for it."""
+    best, calibration = choose(found, tests), load()
+    if best is None or not calibration.models:
+        return best
+    chance = calibration.probability(signals(found, tests, best))
+    return best if chance is None else best.model_copy(update={"confidence": chance})
+
+
+def standing(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Standing:
+    """Return where a search with these candidates stands.
+
+    Args:
+        found: in the order in which they were asked for.
+        tests: what the core wrote to test programs with.
+    """
+    best = assessed(found, tests)
+    if best is None:
+        return Standing()
+    seen = signals(found, tests, best)
+    half = assessed(found[: len(found) // 2], tests)
+    return Standing(
+        best=best,
+        votes=tuple(weight(group) for group in groups(most_faithful(found))),
+        best_passed=max((candidate.share for candidate in found if candidate.checks), default=None),
+        best_followed=max(candidate.obeys for candidate in found),
+        kind=seen.kind,
+        signals=seen.model_dump(exclude={"kind"}, exclude_none=True),
+        steady=None if half is None else float(_alike(found, half.node, best.node)),
+        gain=None if half is None else best.confidence - half.confidence,
+    )
+
+
+def _alike(found: Sequence[Candidate], one: int, other: int) -> bool:
+    """Return whether two candidates are the same answer, or programs that do the same."""
+    first, second = (next(candidate for candidate in found if candidate.node == node) for node in (one, other))
+    return first.key == second.key or (bool(first.outcomes) and first.outcomes == second.outcomes)

@@ -1,0 +1,60 @@
+"""Where a search stands: the same of the same candidates, wherever they come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ponder.judges.calibration import Signals
+from ponder.judges.candidates import Candidate
+from ponder.judges.standing import assessed, standing
+from ponder.records import Standing
+
+
+def candidate(node: int, key: str, **fields: Any) -> Candidate:
+    return Candidate(node=node, answer=key, key=key, **({"weight": 1.0, "executed": False} | fields))
+
+
+def test_without_a_candidate_there_is_nothing_to_tell() -> None:
+    assert standing([]) == Standing()
+    assert assessed([]) is None
+
+
+def test_votes_checks_and_signals() -> None:
+    seen = standing([candidate(1, "7"), candidate(2, "8", weight=2.0, executed=True), candidate(3, "8")])
+    assert seen.best is not None
+    assert (seen.best.answer, seen.votes, seen.kind) == ("8", (3.0, 1.0), "answers")
+    assert seen.signals["lead_share"] == 0.75
+    assert "rubric" not in seen.signals
+    assert (seen.best_passed, seen.best_followed) == (None, 1.0)
+    checked = standing([candidate(1, "a", passed=1, checks=2), candidate(2, "b", passed=2, checks=2)])
+    assert (checked.best_passed, checked.kind) == (1.0, "programs")
+    assert standing([candidate(1, "a", asked=4, followed=3)]).best_followed == 0.75
+
+
+@pytest.mark.parametrize(("keys", "steady"), [("7", None), ("77", 1.0), ("788", 0.0), ("7788", 1.0), ("778888", 0.0)])
+def test_it_is_steady_where_half_of_the_candidates_say_the_same(keys: str, steady: float | None) -> None:
+    assert standing([candidate(n, key) for n, key in enumerate(keys)]).steady == steady
+
+
+def test_programs_that_do_the_same_are_the_same() -> None:
+    def program(node: int, came: str, passed: int) -> Candidate:
+        return candidate(node, f"program {node}", outcomes={"f(1)": came}, passed=passed, checks=1)
+
+    assert standing([program(1, "=1", 0), program(2, "=1", 1)]).steady == 1.0
+    assert standing([program(1, "=1", 0), program(2, "=2", 1)]).steady == 0.0
+
+
+def test_the_gain_is_what_the_other_half_has_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Known:
+        models = ("of answers",)
+
+        def probability(self, seen: Signals) -> float | None:
+            return 0.2 * 2**seen.log_candidates
+
+    monkeypatch.setattr("ponder.judges.standing.load", Known)
+    seen = standing([candidate(n, "7") for n in range(4)])
+    assert seen.best is not None
+    assert (seen.best.confidence, seen.gain) == (pytest.approx(0.8), pytest.approx(0.4))
+    assert standing([candidate(1, "7")]).gain is None
