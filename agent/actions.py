@@ -25,7 +25,7 @@ from ponder.records import Action, Answer, Browse, CallTool, Reason, Record, Run
 _COLON = r"[:\uff1a\u2236\ufe55]"
 _LEAD = r"^[ \t>*_#-]*"
 _FENCE = re.compile(r"^[ \t>]*(?:```|~~~)[ \t]*([\w+.-]*)(?:[ \t]*\n|[ \t]+)", re.MULTILINE)
-_FENCE_END = re.compile(r"\n[ \t]*(?:```|~~~)|(?:`{3,}|~{3,})[ \t]*$", re.MULTILINE)
+_FENCE_END = re.compile(r"\n[ \t]*(?:```|~~~)|(?:`{3,}|~{3,})+[ \t]*$", re.MULTILINE)
 _LANGUAGES = ("", "python", "python3", "py", "python-3")
 _BROWSE = re.compile(
     _LEAD + r"BROWSE[*_]*[ \t]*" + _COLON + r"?[ \t]*[*_`]*(goto|go to|open|read|click|type|back)\b[ \t]*(.*)$",
@@ -36,6 +36,8 @@ _ANSWER = re.compile(
     _LEAD + r"(?:the[ \t]+)?(?:final[ \t]+)?answer(?:[ \t]+is)?[*_]*[ \t]*" + _COLON + r"[ \t]*(.*)\Z",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
+_SAID_AGAIN = re.compile(r"^[*_ \t]*(?:final[ \t]+)?answer[*_]*[ \t]*:", re.MULTILINE | re.IGNORECASE)
+"""Small cores write "Yes" and then "ANSWER: Yes": the answer ends there."""
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SAID = re.compile(r"\bthe (?:final |correct )?answer is[ \t]*" + _COLON + r"?[ \t]*([^\n]+)", re.IGNORECASE)
 _HASHES = re.compile(r"^####[ \t]*([^\n]+)$", re.MULTILINE)
@@ -101,7 +103,7 @@ def _marks(text: str, code_is_answer: bool) -> Iterator[tuple[re.Match[str], _Re
         if code_is_answer:
             inside = _FENCE.search(body)
             return _program(body[inside.end() :] if inside else body, thought, code_is_answer)
-        said = bare(body)
+        said = bare(_SAID_AGAIN.split(body, maxsplit=1)[0]) or bare(body)
         return Answer(text=said, thought=thought) if said else None
 
     fences = list(_FENCE.finditer(text))[:1] + [m for m in _FENCE.finditer(text) if m.group(1)][:4]

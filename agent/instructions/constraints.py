@@ -61,7 +61,7 @@ class Mention(Checked):
     most_times: int | None = Field(default=None, ge=1)
 
     def holds(self, written: Written) -> bool:
-        count = len(_places(self.any_of, written.plain))
+        count = times_in(written, self.any_of)
         return self.times <= count and (self.most_times is None or count <= self.most_times)
 
 
@@ -242,6 +242,11 @@ Constraint = Annotated[
     | Ends | Letters | Without | Matches | NoRepeats | Finished,
     Field(discriminator="kind"),
 ]  # fmt: skip
+
+
+def times_in(written: Written, phrases: tuple[str, ...]) -> int:
+    """Return how often one of the phrases stands there."""
+    return len(_places(phrases, written.plain))
 
 
 def _places(phrases: tuple[str, ...], text: str) -> list[tuple[int, int]]:

@@ -14,8 +14,18 @@ from functools import lru_cache
 
 from ponder.answers import is_text
 from ponder.instructions import formats, lengths, lists, wording
-from ponder.instructions.constraints import Constraint, Finished, NoRepeats
-from ponder.instructions.counted import Counted, Items, Parts, Words
+from ponder.instructions.constraints import (
+    Avoid,
+    Constraint,
+    Finished,
+    Json,
+    Letters,
+    Mention,
+    NoRepeats,
+    Without,
+    times_in,
+)
+from ponder.instructions.counted import Counted, Headings, Items, Parts, TableRows, Words
 from ponder.instructions.said import sentence_at, shown, without_quotes
 from ponder.instructions.written import Written
 from ponder.records import Record, Task
@@ -36,15 +46,35 @@ class Instruction(Record):
 
     def wrong(self, answer: str) -> str:
         """Return a line on what an answer that does not follow it does instead."""
-        written = Written(answer)
-        match self.check:
-            case Words():
-                return f"{self.says} (It has {len(written.words)} words.)"
-            case Parts(kind=kind):
-                return f"{self.says} (It has {len(written.parts(kind))} {kind}.)"
-            case Items():
-                return f"{self.says} (It has {len(written.items)} list items.)"
-        return self.says
+        does = _does(self.check, Written(answer))
+        return f"{self.says} ({does})" if does else self.says
+
+
+def _does(check: Constraint, written: Written) -> str:
+    """Return what an answer does where it is to do something else, in a sentence; "" where there is nothing to add."""
+    match check:
+        case Words():
+            return f"It has {len(written.words)} words."
+        case Parts(kind=kind):
+            return f"It has {len(written.parts(kind))} {kind}."
+        case Items():
+            return f"It has {len(written.items)} list items."
+        case Headings():
+            return f"It has {len(written.headings)} headings on lines of their own."
+        case TableRows():
+            return "It has such a table not yet." if written.tables else "It has no table."
+        case Json():
+            return "It is other JSON." if written.json is not None else "It is no JSON."
+        case Avoid(any_of=phrases):
+            used = [one for one in phrases if not Avoid(any_of=(one,)).holds(written)]
+            return f"It has {', '.join(map(repr, used))}."
+        case Without(any_of=strings):
+            return f"It has {', '.join(repr(one) for one in strings if one in written.text)}."
+        case Letters(case=case):
+            return f"It has {'small' if case == 'upper' else 'capital'} letters."
+        case Mention(any_of=phrases):
+            return f"It has {' or '.join(map(repr, phrases))} {times_in(written, phrases)} times."
+    return ""
 
 
 _OF_TEXTS = (

@@ -46,7 +46,8 @@ class Auto(AttemptSearch):
       ask. The best failed attempt is bettered if a success so is
       expected to cost less than a success of a new attempt: by rates and tokens of both kinds in this tree, those
       included that the core has to read first.
-    - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice.
+    - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice, or whose
+      bettering only repeated it.
     - Nothing more where samples only repeat each other: four attempts in a row without a new answer, and a clear lead;
       for programs, where candidates that pass all visible tests do the same on all inputs; for texts, which never
       agree, where two do all that the task's words ask.
@@ -121,12 +122,14 @@ class Auto(AttemptSearch):
 def _worth_bettering(tree: TreeView, attempts: Sequence[Attempt], times: int) -> list[Attempt]:
     """Return attempts whose feedback can be used, the most promising first."""
     bettered = Counter(one.of for one in attempts)
+    repeated = {one.of for one in attempts if repeats_itself(tree, one.end)}
     found = [
         (place, one)
         for place, one in enumerate(attempts)
         if one.end.status == "judged"
         and _has_feedback(tree, one.end)
         and bettered[place] < times
+        and place not in repeated
         and not repeats_itself(tree, one.end)
     ]
     return [one for _, one in sorted(found, key=lambda pair: (-_score(pair[1].end), bettered[pair[0]], pair[0]))]

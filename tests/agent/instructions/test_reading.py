@@ -176,8 +176,27 @@ def test_what_an_answer_does_not_do() -> None:
         f"{says} (It has 17 words.)",
         f"{says} (It has 1 sentences.)",
         f"{says} (It has 0 list items.)",
-        says,
+        f"{says} (It has 'sea'.)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "does"),
+    [
+        ("Use the headings Up and Down.", "Up: sun. Down: sea.", "It has 0 headings on lines of their own."),
+        ("Show it as a table.", "Oak is tall.", "It has no table."),
+        ("Show it as a table with 3 rows.", "| a |\n|---|\n| b |", "It has such a table not yet."),
+        ("Reply in JSON.", "Oak", "It is no JSON."),
+        ("Reply with a JSON array.", "{}1", "It is no JSON."),
+        ("Reply with a JSON array.", '{"a": 1}', "It is other JSON."),
+        ("Write it in lower case without any commas.", "Oak, fir", "It has capital letters."),
+        ("Write it without any commas.", "Oak, fir", "It has ','."),
+        ("Use the word oak at least twice.", "Oak and fir", "It has 'oak' 1 times."),
+        ("Begin with 'Oak'.", "Fir", ""),
+    ],
+)  # fmt: skip
+def test_what_it_does_instead_is_told(asked: str, answer: str, does: str) -> None:
+    assert unfollowed(Task(prompt=asked), answer)[0].wrong(answer) == (f"{asked} ({does})" if does else asked)
 
 
 def test_json_is_checked_by_its_schema() -> None:

@@ -65,6 +65,16 @@ def test_texts_are_bettered_by_what_they_were_to_do_and_two_whole_ones_are_enoug
     assert Auto(16).ask(maker.tree) == []
 
 
+def test_an_attempt_that_was_only_repeated_is_not_bettered_again(grow: Any) -> None:
+    maker = grow(SALT)
+    for number in range(4):
+        maker.add(Answer(text=f"{LONG}{number}."), tokens=40)
+    maker.add(Answer(text=SHORT), parent=2)  # to better them pays
+    assert 1 in parents(Auto(16).ask(maker.tree))
+    maker.add(Answer(text=f"{LONG}0."), parent=1)
+    assert parents(Auto(16).ask(maker.tree)) == [3, 0, 0, 0]
+
+
 def test_texts_of_which_nothing_is_asked_are_enough_after_a_round(grow: Any) -> None:
     maker = grow()
     for number in range(4):
