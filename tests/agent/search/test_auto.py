@@ -53,25 +53,24 @@ SALT = Task(prompt="Praise salt in at most 14 words.")
 SHORT, LONG = "Salt is old, and cheap, and so it keeps our food for all winter.", "Salt is old. " + "And so it is. " * 9
 
 
-def test_texts_are_bettered_by_what_they_were_to_do_and_two_whole_ones_are_enough(grow: Any) -> None:
+def test_texts_are_not_bettered_and_two_whole_ones_are_enough(grow: Any) -> None:
     maker = grow(SALT)
     for number in range(4):
         maker.add(Answer(text=f"{LONG}{number}."), tokens=40)
-    wishes = Auto(16).ask(maker.tree)
-    assert (parents(wishes)[0], wishes[0].kind) == (1, "answer")
-    maker.add(Answer(text=SHORT), parent=1)
-    assert 0 in parents(Auto(16).ask(maker.tree))  # one does it: there is nothing to choose from yet
+    assert parents(Auto(16).ask(maker.tree)) == [0, 0, 0, 0]
+    maker.add(Answer(text=SHORT))
+    assert parents(Auto(16).ask(maker.tree)) == [0, 0, 0, 0]  # one does it: there is nothing to choose from yet
     maker.add(Answer(text=SHORT.replace("old", "grey")))
     assert Auto(16).ask(maker.tree) == []
 
 
 def test_an_attempt_that_was_only_repeated_is_not_bettered_again(grow: Any) -> None:
-    maker = grow(SALT)
+    maker = grow(TESTS)
     for number in range(4):
-        maker.add(Answer(text=f"{LONG}{number}."), tokens=40)
-    maker.add(Answer(text=SHORT), parent=2)  # to better them pays
+        maker.add(Answer(text=f"def f(): return {number}"), seen=graded(0), tokens=40)
+    maker.add(Answer(text="def f(): return 7"), seen=graded(2, "=2"), parent=2)  # to better them pays
     assert 1 in parents(Auto(16).ask(maker.tree))
-    maker.add(Answer(text=f"{LONG}0."), parent=1)
+    maker.add(Answer(text="def f(): return 0"), seen=graded(0), parent=1)
     assert parents(Auto(16).ask(maker.tree)) == [3, 0, 0, 0]
 
 
