@@ -32,12 +32,23 @@ def most_faithful(found: Sequence[Candidate]) -> list[Candidate]:
     return [candidate for candidate in found if candidate.obeys == most]
 
 
+def same_answer(one: Candidate, other: Candidate) -> bool:
+    """Return whether two candidates say the same, or are programs that do the same on all calls."""
+    return _answer(one) == _answer(other)
+
+
 def groups(found: Sequence[Candidate]) -> list[list[Candidate]]:
     """Group equal answers; the heaviest group first, ties by the core's own log-probability, then by order."""
-    by_key: dict[str, list[Candidate]] = {}
+    by_key: dict[object, list[Candidate]] = {}
     for candidate in found:
-        by_key.setdefault(candidate.key, []).append(candidate)
+        by_key.setdefault(_answer(candidate), []).append(candidate)
     return sorted(by_key.values(), key=lambda g: (-weight(g), -max(c.mean_logprob for c in g), g[0].node))
+
+
+def _answer(candidate: Candidate) -> object:
+    """Return what a candidate is told from others by: programs by what they do, where some call of them comes to it."""
+    does = frozenset(candidate.outcomes.items())
+    return does if any(outcome not in _BROKEN for _, outcome in does) else candidate.key
 
 
 def weight(group: Sequence[Candidate]) -> float:

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ponder.errors import UsageError
-from ponder.judges.agreement import Kind, behaves_like, dual_agreement, groups, kind_of, reads_like, weight
+from ponder.judges.agreement import Kind, behaves_like, dual_agreement, groups, kind_of, reads_like, same_answer, weight
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Record
@@ -85,8 +85,8 @@ def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) ->
     if leader is None:
         raise ValueError(f"node {best.node} is no candidate")
     ranked, n = groups(found), len(found)
-    own = sum(candidate.weight for candidate in found if candidate.key == leader.key)
-    other = max((weight(group) for group in ranked if group[0].key != leader.key), default=0.0)
+    own = sum(candidate.weight for candidate in found if same_answer(candidate, leader))
+    other = max((weight(group) for group in ranked if not same_answer(group[0], leader)), default=0.0)
     total = sum(candidate.weight for candidate in found)
     kind = kind_of(found)
     base = Signals(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ponder.answers import is_text
-from ponder.judges.agreement import most_faithful
+from ponder.judges.agreement import most_faithful, same_answer
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
 from ponder.judges.standing import assessed, standing
 from ponder.program_tests import has_tests
@@ -74,6 +74,6 @@ def _verdict(node: Node, found: Mapping[int, Candidate], total: float) -> Verdic
     if candidate.rubric is not None:
         evidence["rubric"] = candidate.rubric
         return Verdict(score=candidate.rubric * candidate.obeys, evidence=evidence)
-    agree = sum(other.weight for other in found.values() if other.key == candidate.key)
+    agree = sum(other.weight for other in found.values() if same_answer(other, candidate))
     evidence |= {"agree": agree, "of": total}
     return Verdict(score=laplace(agree, total) * candidate.obeys, evidence=evidence)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ponder.judges.agreement import groups, most_faithful, weight
+from ponder.judges.agreement import groups, most_faithful, same_answer, weight
 from ponder.judges.calibration import load, signals
 from ponder.judges.candidates import Candidate
 from ponder.judges.choosing import choose
@@ -35,6 +35,7 @@ def standing(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Stand
     if best is None:
         return Standing()
     seen = signals(found, tests, best)
+    nodes = {candidate.node: candidate for candidate in found}
     half = assessed(found[: len(found) // 2], tests)
     return Standing(
         best=best,
@@ -43,12 +44,7 @@ def standing(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Stand
         best_followed=max(candidate.obeys for candidate in found),
         kind=seen.kind,
         signals=seen.model_dump(exclude={"kind"}, exclude_none=True),
-        steady=None if half is None else float(_alike(found, half.node, best.node)),
+        steady=None if half is None else float(same_answer(nodes[half.node], nodes[best.node])),
         gain=None if half is None else best.confidence - half.confidence,
     )
 
-
-def _alike(found: Sequence[Candidate], one: int, other: int) -> bool:
-    """Return whether two candidates are the same answer, or programs that do the same."""
-    first, second = (next(candidate for candidate in found if candidate.node == node) for node in (one, other))
-    return first.key == second.key or (bool(first.outcomes) and first.outcomes == second.outcomes)

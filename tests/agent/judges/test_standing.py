@@ -46,6 +46,12 @@ def test_programs_that_do_the_same_are_the_same() -> None:
     assert standing([program(1, "=1", 0), program(2, "=2", 1)]).steady == 0.0
 
 
+def test_programs_that_do_the_same_vote_together() -> None:
+    came = ("=1", "=2", "=1", "~time", "~time")
+    found = [candidate(n, f"program {n}", outcomes={"f(1)": one, "f(2)": "~time"}) for n, one in enumerate(came)]
+    assert standing(found).votes == (2.0, 1.0, 1.0, 1.0)  # those that come to nothing have nothing in common
+
+
 def test_the_gain_is_what_the_other_half_has_added(monkeypatch: pytest.MonkeyPatch) -> None:
     class Known:
         models = ("of answers",)
