@@ -48,6 +48,7 @@ from ponder.parts import DEFAULT_CORE
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Strategy
+from ponder.records import Budget
 from ponder.search.auto import Auto
 from ponder.store import open_store
 
@@ -146,7 +147,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _solver(options: argparse.Namespace, opened: list[Suite]) -> Iterator[Solver]:
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
     solver = open_solver(
-        options.core, KINDS[options.kind], SAMPLES,
+        options.core, KINDS[options.kind], SAMPLES, budget=Budget(cpu_seconds=options.cpu),
         policy=FullDepth(), home=work_folder(options), tools=options.tools, hosts=hosts,
     )  # fmt: skip
     try:
@@ -289,6 +290,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tasks", type=int, help=f"of each suite, at most (run: {TASKS}, pack: all that are done)")
     made.add_argument("--suites", nargs="+", help="only these of the split")
     made.add_argument("--tools", type=lambda text: tuple(filter(None, text.split(","))), default=TOOLS)
+    made.add_argument(
+        "--cpu", type=float, help="seconds at which a search is ended: for kinds that are compared at the same CPU only"
+    )
     made.add_argument("--minutes", type=float, default=150, help="no further task is begun after that")
     made.add_argument("--work", type=Path, default=Path(user_cache_dir("ponder")) / "records")
     made.add_argument("--records", type=Path, default=RECORDS, help="where the tables lie")

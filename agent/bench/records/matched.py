@@ -61,7 +61,11 @@ def bound_for(found: Sequence[Search], mean_s: float) -> float:
 
 
 def match(own: Sequence[Search], other: Sequence[Search]) -> Matched:
-    """Compare two strategies on the tasks that both have searched. Raises ValueError: there are none."""
+    """Compare two strategies on the tasks that both have searched.
+
+    Raises:
+        ValueError: there are none, or a budget ended searches before their share of the CPU was used up.
+    """
     ours, theirs = _by_task(own), _by_task(other)
     both = sorted(ours.keys() & theirs.keys())
     if not both:
@@ -69,6 +73,8 @@ def match(own: Sequence[Search], other: Sequence[Search]) -> Matched:
     first, second = [ours[key] for key in both], [theirs[key] for key in both]
     cpu_s = sum(search.cost.total_s for search in first) / len(both)
     bound_s = bound_for(second, cpu_s)
+    if any(search.ended_by_budget and search.cost.total_s < bound_s for search in second):
+        raise ValueError("a budget ended searches too soon for this comparison: record them with a larger one")
     whole, cut = [picked_within(one, math.inf) for one in first], [picked_within(one, bound_s) for one in second]
     return Matched(
         tasks=len(both),

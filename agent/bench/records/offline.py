@@ -57,6 +57,7 @@ class Search:
     cost: Cost
     spent: Mapping[int, float] = field(default_factory=dict)
     """By a candidate's node, the CPU seconds of the search up to it, as if its nodes had come one after the other."""
+    ended_by_budget: bool = False
 
     @property
     def outcomes(self) -> list[bool]:
@@ -118,6 +119,7 @@ def rebuilt(about: Row, nodes: Sequence[Row], *, independent: bool) -> Search:
     return Search(
         suite=about["suite"],
         task=about["task"],
+        ended_by_budget=about.get("stop_reason") == "budget",
         independent=independent,
         samples=tuple(tuple(sample) for sample in samples.values()),
         right={node: bool(rows[node]["right"]) for node in kept},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_the_other_strategy_gets_the_cpu_of_the_first() -> None:
     assert (made.tasks, made.cpu_s, made.other_cpu_s, made.bound_s) == (2, 3.5, pytest.approx(3.5), pytest.approx(3.5))
     assert (made.own.value, made.other.value, made.ahead.value) == (1.0, 0.0, 1.0)
     assert (made.other_whole.value, made.other_whole_cpu_s) == (1.0, 5.0)
+
+
+def test_a_search_that_its_budget_ended_too_soon_is_no_match() -> None:
+    own = [search("s/1", "aaaa", "a", each=1.0), search("s/2", "aaaa", "a", each=1.0)]
+    cut = replace(search("s/1", "aaa", "a", each=1.0), ended_by_budget=True)
+    with pytest.raises(ValueError, match="larger"):
+        match(own, [cut, search("s/2", "aaaaaa", "a", each=1.0)])
+    enough = replace(search("s/1", "aaaaa", "a", each=1.0), ended_by_budget=True)
+    assert match(own, [enough, search("s/2", "aaaaaa", "a", each=1.0)]).bound_s == pytest.approx(4.0)
 
 
 def test_without_a_common_task_there_is_no_comparison() -> None:
