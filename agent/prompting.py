@@ -51,6 +51,8 @@ _REPEATS = 100
 """Of sixteen answers to a cipher nine went up to the limit with a few words over and over: 370 of 392 CPU-s."""
 _SHOWN_CHARS = 800
 """Of what cannot be read, so much is shown to the core again."""
+_FAILED_SHOWN = 2
+"""Of programs that failed tests one after the other, what came of so many of the last ones is told."""
 
 
 class StepRequest(Record):
@@ -209,6 +211,11 @@ class Prompting:
         else:
             messages.insert(0, Message(role="system", content=system))
         line = tree.path(parent)
+        if name == "tests" and line and all(map(_failed_tests, line)):
+            said = "\n".join(dict.fromkeys(node.observation.text for node in line[-_FAILED_SHOWN:] if node.observation))
+            note = self.prompts.turns.failed_tests.format(text=said)
+            messages[-1] = _user(f"{messages[-1].content}\n\n{note}")
+            line = []
         for node in line:
             messages += self._turns(tree.task, node)
         if line and name in ("code", "tests", "answer") and _is_answered(line[-1]):
@@ -315,6 +322,11 @@ def _shown(acts: Acts) -> list[str]:
     ways = [f"BROWSE click {ref}" for ref in acts.click[:_SHOWN_ACTS]]
     ways += [f"BROWSE type {ref} TEXT" for ref in acts.type[:_SHOWN_ACTS]]
     return ways + ["BROWSE read more"] * acts.more + ["BROWSE back"] * acts.back
+
+
+def _failed_tests(node: Node) -> bool:
+    seen = node.observation
+    return isinstance(node.action, Answer) and seen is not None and bool(seen.total) and not seen.ok
 
 
 def _is_answered(node: Node) -> bool:

@@ -24,6 +24,8 @@ class Turns(Record):
     after_page: str
     again: str
     """After an attempt that answered, before one that is to better it."""
+    failed_tests: str
+    """Before another program where earlier ones failed visible tests: what came of those, without the programs."""
     unfollowed: str
     """After a text that does not do all that the task's words ask."""
     no_answer: str

@@ -113,7 +113,7 @@ class Auto(AttemptSearch):
     def _pays(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
         """Return whether to better an attempt is expected to cost fewer tokens for a success than a new one."""
         fresh = _cost_of_success(tree, [one for one in attempts if one.of is None], _FRESH_PRIOR)
-        shown = [_READ / _CHARS * _characters_shown(one.end) for one in attempts]
+        shown = [_READ / _CHARS * _characters_shown(tree, one.end) for one in attempts]
         read = sum(shown) / len(shown)
         deeper = _cost_of_success(tree, [one for one in attempts if one.of is not None], _DEEPER_PRIOR, read)
         return deeper < fresh or not any(one.end.answer for one in attempts)
@@ -160,9 +160,10 @@ def _does_all(tree: TreeView, end: Node) -> bool:
     return bool(end.answer) and not unfollowed(tree.task, end.answer or "")
 
 
-def _characters_shown(end: Node) -> int:
-    """Return how much the core has to read before it can better an attempt: its words, and what came of them."""
-    return len(end.text) + len(end.observation.text if end.observation is not None else "")
+def _characters_shown(tree: TreeView, end: Node) -> int:
+    """Return how much the core reads before it betters an attempt: what came of it; where no tests tell, its words."""
+    came = len(end.observation.text) if end.observation is not None else 0
+    return came if has_tests(tree.task) else len(end.text) + came
 
 
 def _cost_of_success(

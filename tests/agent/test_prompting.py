@@ -52,6 +52,24 @@ def test_after_an_attempt_that_answered_the_next_is_told_to_make_sure(grow) -> N
     assert "failed" not in told
 
 
+def test_after_failed_tests_the_core_is_told_of_them_without_the_program(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(Task(prompt="q", success=SuccessCriterion(kind="tests", visible=("assert f() == 1",))))
+    at, told = 0, []
+    for wrong in ("2", "3", "4"):
+        text = f"0 of 1 tests passed.\nFAILED assert f() == 1: the left side was {wrong}, the right side 1"
+        seen = Observation(tool="python", ok=False, text=text, passed=0, total=1)
+        at = maker.add(Answer(text=f"def f(): return {wrong}"), seen=seen, parent=at)
+        told.append(text)
+    messages = PROMPTING.step(maker.tree, at, "code").prompt.messages
+    assert [message.role for message in messages] == ["system", "user"]
+    assert messages[1].content == (
+        f"q\n\nIt must pass:\nassert f() == 1\n\nAn earlier program failed:\n{told[1]}\n{told[2]}\nMind that."
+    )
+    right = Observation(tool="python", ok=True, text="1 of 1 tests passed.", passed=1, total=1)
+    at = maker.add(Answer(text="def f(): return 1"), seen=right, parent=at)
+    assert "another way" in PROMPTING.step(maker.tree, at, "code").prompt.messages[-1].content
+
+
 SHORT = "Praise salt in at most nine words."
 LONG = "Salt is a mineral that people have taken from the sea for ages, and it keeps food."
 
