@@ -255,7 +255,7 @@ class Judge(Protocol):
         """Return calls to make of every candidate program, so that candidates can be compared by what they do."""
 
     def unclear(self, tree: TreeView, new: Sequence[int]) -> Sequence[int]:
-        """Return the nodes whose answers the core should give its opinion of (`Node.rubric`), old ones among them."""
+        """Return those of the new nodes whose answers the core should give its opinion of (`Node.rubric`)."""
 
 
 class StopPolicy(Protocol):

@@ -1,4 +1,4 @@
-"""How far candidates agree: by the answer, by what programs do, by the tests that they pass, by the words of texts."""
+"""How far candidates agree: by the answer, by what programs do, by the tests that they pass."""
 
 from __future__ import annotations
 
@@ -85,21 +85,3 @@ def dual_agreement(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Mapp
     scores = {node: math.sqrt(size[own]) * len(own) for node, own in passed.items()}
     top = max(scores.values(), default=0.0)
     return {node: score / top if top else 0.0 for node, score in scores.items()}
-
-
-def reads_like(candidate: Candidate, others: Sequence[Candidate]) -> float:
-    """Return how much of its words the others share, on average: 0 to 1.
-
-    The F1 of words, with which minimum Bayes risk picks the text that is least unlike the rest: what all of them say
-    is seldom left out by mistake.
-    """
-    rest = [other for other in others if other.node != candidate.node]
-    if not rest:
-        return 0.0
-    own = Counter(candidate.key.split())
-    return sum(_overlap(own, Counter(other.key.split())) for other in rest) / len(rest)
-
-
-def _overlap(one: Counter[str], other: Counter[str]) -> float:
-    total = one.total() + other.total()
-    return 2 * (one & other).total() / total if total else 0.0

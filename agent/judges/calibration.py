@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ponder.errors import UsageError
-from ponder.judges.agreement import Kind, behaves_like, dual_agreement, groups, kind_of, reads_like, same_answer, weight
+from ponder.judges.agreement import Kind, behaves_like, dual_agreement, groups, kind_of, same_answer, weight
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Record
@@ -64,8 +64,6 @@ class Signals(Record):
     """Of a text: the share of what the task's words ask that it does."""
     obeying: float | None = None
     """The share of the candidates that do all of it."""
-    reads: float | None = None
-    """How much of a text's words the others share: `agreement.reads_like`."""
     rubric: float | None = None
     """Chance that the core itself gives to the answer meeting the task."""
 
@@ -110,7 +108,7 @@ def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) ->
 def _of_text(leader: Candidate, found: Sequence[Candidate]) -> dict[str, float]:
     """Return the signals that only texts have."""
     obeying = sum(candidate.obeys == 1 for candidate in found) / len(found)
-    return {"obeys": leader.obeys, "obeying": obeying, "reads": reads_like(leader, found)}
+    return {"obeys": leader.obeys, "obeying": obeying}
 
 
 def _of_program(leader: Candidate, found: Sequence[Candidate], tests: Sequence[OwnTest]) -> dict[str, float]:

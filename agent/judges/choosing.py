@@ -1,11 +1,11 @@
-"""Which candidate is best: by visible checks, what the task's words ask, behaviour, votes, the words of texts."""
+"""Which candidate is best: by visible checks, what the task's words ask, behaviour, votes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ponder.answers import shown
-from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful, reads_like, weight
+from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful, weight
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best
@@ -49,6 +49,6 @@ def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
 
 
 def _best_text(found: Sequence[Candidate]) -> Best:
-    best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, reads_like(c, found), -c.node))
+    best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, -c.node))
     lead = chance_of_lead(best.weight, best.weight if len(found) > 1 else 0.0)
     return Best(answer=shown(best.answer), confidence=lead, node=best.node, votes=1, total=len(found))

@@ -1,14 +1,12 @@
-"""The judge: visible checks, what the task's words ask, execution, and agreement: by behaviour, answer or words."""
+"""The judge: visible checks, what the task's words ask, execution, and agreement: by behaviour or answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ponder.answers import is_text
 from ponder.judges.agreement import most_faithful, same_answer
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
 from ponder.judges.standing import assessed, standing
-from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Best, Node, Standing, Verdict
 from ponder.stats import laplace
@@ -44,17 +42,14 @@ class EvidenceJudge:
         return compared_calls(tree)
 
     def unclear(self, tree: TreeView, new: Sequence[int]) -> Sequence[int]:
-        """See `Judge.unclear`: texts, of which nothing else says how good they are, and what a rubric is for.
+        """See `Judge.unclear`: where a rubric is given, answers that do most of what the task's words ask.
 
-        Only those that do most of what the task's words ask: no opinion makes up for what others do.
+        Without a rubric the opinion of a small core parts good texts from bad ones too seldom for what it costs.
         """
         success = tree.task.success
-        every = most_faithful(candidates(tree))
-        found = [candidate for candidate in every if not candidate.checks and candidate.rubric is None]
-        if success is not None and success.kind == "rubric":
-            return [candidate.node for candidate in found if candidate.node in new]
-        texts = [c.node for c in found if not c.executed and is_text(c.answer) and not has_tests(tree.task)]
-        return texts if len(every) > 1 else []
+        if success is None or success.kind != "rubric":
+            return []
+        return [candidate.node for candidate in most_faithful(candidates(tree)) if candidate.node in new]
 
 
 def _verdict(node: Node, found: Mapping[int, Candidate], total: float) -> Verdict:

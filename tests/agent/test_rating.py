@@ -1,4 +1,4 @@
-"""The core's opinion of texts: one token each, kept in the tree; a search goes on without it."""
+"""The core's opinion where a rubric is given: one token each, kept in the tree; a search goes on without it."""
 
 from __future__ import annotations
 
@@ -57,25 +57,29 @@ def search(core: Critic, home: Path, task: Task) -> tuple[Result, Tree]:
     return result, Tree.from_events(open_store(home / "runs.sqlite").events(result.run_id))
 
 
+RUBRIC = Task(prompt="Describe it.", success=SuccessCriterion(kind="rubric", visible=("is green",)))
+
+
 def test_texts_are_rated_and_the_best_rated_is_the_answer(tmp_path: Path) -> None:
     core = Critic()
-    result, tree = search(core, tmp_path, Task(prompt="Describe it."))
+    result, tree = search(core, tmp_path, RUBRIC)
     assert result.answer == TEXTS[1].strip()
     assert [node.rubric for node in tree.nodes.values() if node.answer] == list(CHANCES.values())
     assert len(core.asked) == 3
     assert all(question.startswith("Describe it.") for question in core.asked)
     assert result.ledger.by_tool["core"].calls == 6
-
-
-def test_a_rubric_stands_in_the_question_of_all(tmp_path: Path) -> None:
-    core = Critic()
-    search(core, tmp_path, Task(prompt="Describe it.", success=SuccessCriterion(kind="rubric", visible=("is green",))))
     assert all("A good answer:\nis green" in prompt.messages[-1].content for prompt in core.prompts)
+
+
+def test_without_a_rubric_no_opinion_is_asked_for(tmp_path: Path) -> None:
+    core = Critic()
+    result, _ = search(core, tmp_path, Task(prompt="Describe it."))
+    assert (core.asked, result.answer) == ([], TEXTS[0].strip())
 
 
 def test_without_an_opinion_the_search_goes_on(tmp_path: Path) -> None:
     for core in (Critic(broken=True), Critic(mute=True)):
-        result, tree = search(core, tmp_path, Task(prompt="Describe it."))
+        result, tree = search(core, tmp_path, RUBRIC)
         assert result.answer in [text.strip() for text in TEXTS]
         assert result.stop_reason == "not_worth_it"
         assert all(node.rubric is None for node in tree.nodes.values())

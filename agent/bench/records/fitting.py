@@ -32,7 +32,7 @@ _RUN = (*_ALWAYS, "behaves", "log_alike")
 _CHECKED = (*_RUN, "passed", "log_checks", "passing")
 _OWN = ("dual", "own_passed")
 _AGREED = (*_ALWAYS, "log_lead", "margin", "lead_chance", "executed")
-_TEXTS = ("log_candidates", "alone", "mean_logprob", "obeys", "obeying", "reads")
+_TEXTS = ("log_candidates", "alone", "mean_logprob", "obeys", "obeying")
 FORMS: tuple[Form, ...] = (
     ("programs", (*_CHECKED, *_OWN)),
     ("programs", _CHECKED),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder.judges.agreement import dual_agreement, reads_like
+from ponder.judges.agreement import dual_agreement
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import read_tests
 
@@ -29,12 +29,3 @@ def test_nothing_passes_or_nothing_was_written() -> None:
     assert dual_agreement([program(1), program(2)], TESTS) == {1: 0.0, 2: 0.0}
     assert dual_agreement([program(1, 1)], ()) == {1: 0.0}
     assert dual_agreement([], TESTS) == {}
-
-
-def test_the_text_that_shares_most_words() -> None:
-    texts = ["salt melts ice: it lowers its freezing point", "it lowers that point", "salt melts ice", "we like tea"]
-    found = [Candidate(node=i, answer=t, key=t, weight=1, executed=False) for i, t in enumerate(texts)]
-    likeness = [reads_like(one, found) for one in found]
-    assert likeness[0] == max(likeness)
-    assert likeness[3] == 0.0
-    assert reads_like(found[0], found[:1]) == 0.0

@@ -40,7 +40,7 @@ def test_answers_that_agree() -> None:
     assert (made.lead_share, made.margin, made.log_lead) == (3 / 5, 2 / 5, 2.0)
     assert made.lead_chance == pytest.approx(0.8125)  # P(p > 1/2) under Beta(4, 2)
     assert (made.executed, made.mean_logprob) == (0.0, -0.5)
-    assert {made.passed, made.behaves, made.dual, made.reads, made.rubric} == {None}
+    assert {made.passed, made.behaves, made.dual, made.obeys, made.rubric} == {None}
 
 
 def test_programs_that_are_checked_and_called() -> None:
@@ -68,9 +68,9 @@ def test_a_search_without_own_tests_lacks_their_signals() -> None:
 
 def test_texts() -> None:
     made = seen([candidate(1, f"{LONG} 1", rubric=0.3), candidate(2, f"{LONG} 2", rubric=0.8)])
-    assert (made.kind, made.rubric) == ("texts", 0.8)
-    assert made.reads is not None
-    assert made.reads > 0.8
+    assert (made.kind, made.rubric, made.obeys, made.obeying) == ("texts", 0.8, 1.0, 1.0)
+    asked = seen([candidate(n, f"{LONG} {n}", asked=4, followed=followed) for n, followed in enumerate((4, 3, 1, 4))])
+    assert (asked.obeys, asked.obeying) == (1.0, 0.5)
 
 
 def test_the_best_is_one_of_the_candidates() -> None:
@@ -142,7 +142,7 @@ def model_with(**term_fields: Any) -> str:
         ('{"models": [{"kind": "songs", "bias": 0, "terms": []}]}', r"models\.0\.kind"),
         ('{"models": [{"kind": "texts", "terms": []}]}', r"models\.0\.bias: Field required"),
         (model_with(name="luck"), "no signal is called 'luck'"),
-        (model_with(**{**term("reads", 1.0).model_dump(), "scale": 0}), "greater than 0"),
+        (model_with(**{**term("obeys", 1.0).model_dump(), "scale": 0}), "greater than 0"),
     ],
 )
 def test_a_broken_file_is_told(text: str, says: str, tmp_path: Path) -> None:

@@ -133,24 +133,26 @@ def test_tests_of_the_core_are_called_too_and_tell_programs_apart(grow) -> None:
 
 
 LONG = "It is a plan of so many words that no other one will ever be the same, number "
+NAMES_A_RIVER = SuccessCriterion(kind="rubric", visible=("names a river",))
 
 
-def test_of_texts_the_core_s_opinion_decides_and_it_is_asked_for_them_only(grow) -> None:  # type: ignore[no-untyped-def]
-    maker = grow()
+def test_of_texts_the_core_s_opinion_decides_where_a_rubric_is_given(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(Task(prompt="q", success=NAMES_A_RIVER))
     nodes = [maker.add(Answer(text=f"{LONG}{word}."), status="thought") for word in ("one", "two", "three")]
-    short = maker.add(Answer(text="Paris"), status="thought")
-    assert JUDGE.unclear(maker.tree, [*nodes, short]) == nodes
-    maker.apply("cancelled", short, {})
+    assert JUDGE.unclear(maker.tree, nodes) == nodes
+    assert JUDGE.unclear(maker.tree, nodes[1:2]) == nodes[1:2]
     for node, chance in zip(nodes, (0.2, 0.9, 0.4), strict=True):
-        assert JUDGE.unclear(maker.tree, []) == nodes[nodes.index(node) :]  # those of earlier rounds, too
         maker.apply("rated", node, {"rubric": chance})
     best = JUDGE.best(maker.tree)
     assert best is not None
     assert best.node == nodes[1]
     assert JUDGE.judge(maker.tree, nodes)[nodes[2]].score == 0.4
+    assert JUDGE.unclear(grow().tree, nodes) == []
 
 
-TWO_LINES = Task(prompt="Write about the sea in exactly two lines of at most eight words each.")
+TWO_LINES = Task(
+    prompt="Write about the sea in exactly two lines of at most eight words each.", success=NAMES_A_RIVER
+)
 
 
 def test_of_texts_those_that_do_what_the_task_asks_come_first(grow) -> None:  # type: ignore[no-untyped-def]
@@ -174,12 +176,14 @@ def test_of_texts_those_that_do_what_the_task_asks_come_first(grow) -> None:  # 
     assert JUDGE.standing(maker.tree).best_followed == 1.0
 
 
-def test_a_text_that_is_alone_in_doing_what_is_asked_needs_no_opinion(grow) -> None:  # type: ignore[no-untyped-def]
-    maker = grow(TWO_LINES)
-    texts = "One line is all there is of the sea, here and now, my friend.", "The sea is wide.\nIt sings to us all day."
-    nodes = [maker.add(Answer(text=text), status="thought") for text in texts]
-    assert JUDGE.unclear(maker.tree, nodes) == []
-    assert JUDGE.standing(grow(TWO_LINES).tree).best_followed == 0.0
+def test_of_texts_that_do_the_same_the_first_is_taken(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    texts = {f"{LONG}1": -0.1, f"{LONG}2.": -0.2, f"{LONG}3.": -0.1}
+    nodes = [maker.add(Answer(text=text), logprob=logprob) for text, logprob in texts.items()]
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert best.node == nodes[1]  # the first one breaks off
+    assert JUDGE.standing(grow().tree).best_followed == 0.0
 
 
 def test_short_answers_vote_among_those_that_do_what_is_asked(grow) -> None:  # type: ignore[no-untyped-def]
@@ -193,7 +197,7 @@ def test_short_answers_vote_among_those_that_do_what_is_asked(grow) -> None:  # 
 
 
 def test_a_rubric_is_for_all_answers_and_is_no_check(grow) -> None:  # type: ignore[no-untyped-def]
-    maker = grow(Task(prompt="q", success=SuccessCriterion(kind="rubric", visible=("names a river",))))
+    maker = grow(Task(prompt="q", success=NAMES_A_RIVER))
     node = maker.add(Answer(text="Po"), status="thought")
     assert JUDGE.unclear(maker.tree, [node]) == [node]
     assert JUDGE.standing(maker.tree).best_passed is None
