@@ -15,7 +15,7 @@ from ponder.actions import Acts, fault, parse, render
 from ponder.cut_programs import without_its_end
 from ponder.gbnf import act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
 from ponder.imports import with_imports
-from ponder.instructions.reading import unfollowed
+from ponder.instructions.reading import asks_for_text, unfollowed
 from ponder.program_grammar import program_grammar
 from ponder.program_tests import has_tests, name_under_test
 from ponder.prompts import PromptSet, load_prompts
@@ -96,8 +96,13 @@ class Prompting:
         self._max_tokens = max_tokens
 
     def kinds(self, tree: TreeView) -> list[StepKind]:
-        """Return the kinds of step that the core may choose from, the likeliest first."""
-        return ["code"] if has_tests(tree.task) else step_kinds(self._tools)
+        """Return the kinds of step that the core may choose from, the likeliest first.
+
+        Where the task's words ask for what only a text has, nothing is left to choose.
+        """
+        if has_tests(tree.task):
+            return ["code"]
+        return ["answer"] if asks_for_text(tree.task) else step_kinds(self._tools)
 
     def drop(self, tool: str) -> None:
         """Offer a tool no longer: its budget is spent."""

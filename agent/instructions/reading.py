@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ponder.answers import is_text
+from ponder.answers import TEXT_WORDS, is_text
 from ponder.instructions import formats, lengths, lists, wording
 from ponder.instructions.constraints import (
     Avoid,
@@ -106,6 +106,25 @@ def instructions_of(task: Task) -> tuple[Instruction, ...]:
     if task.success is not None and task.success.kind != "rubric":
         return ()
     return (*instructions_in(task.prompt), *_OF_TEXTS)
+
+
+def asks_for_text(task: Task) -> bool:
+    """Return whether the task's words ask for what only a text has: sentences, a list, words to use, not a few words.
+
+    JSON, a sentence or a few words may as well say what a program has worked out.
+    """
+    return bool(instructions_of(task)) and any(map(_only_of_texts, instructions_in(task.prompt)))
+
+
+def _only_of_texts(one: Instruction) -> bool:
+    match one.check:
+        case Json():
+            return False
+        case Words() as words:
+            return max(words.exactly or 0, words.most or 0, words.least or 0) > TEXT_WORDS
+        case Parts() as parts:
+            return max(parts.exactly or 0, parts.most or 0, parts.least or 0) > 1
+    return True
 
 
 def unfollowed(task: Task, answer: str) -> tuple[Instruction, ...]:

@@ -70,6 +70,12 @@ def test_after_failed_tests_the_core_is_told_of_them_without_the_program(grow) -
     assert "another way" in PROMPTING.step(maker.tree, at, "code").prompt.messages[-1].content
 
 
+def test_a_task_that_asks_for_a_text_leaves_nothing_to_choose(grow) -> None:  # type: ignore[no-untyped-def]
+    assert PROMPTING.kinds(grow("Praise salt in two paragraphs.").tree) == ["answer"]
+    assert PROMPTING.step(grow("Praise salt in two paragraphs.").tree, 0, "code").kind == "answer"
+    assert PROMPTING.kinds(grow("What is 17 times 3? Answer in one sentence.").tree) == ["code", "answer"]
+
+
 SHORT = "Praise salt in at most nine words."
 LONG = "Salt is a mineral that people have taken from the sea for ages, and it keeps food."
 

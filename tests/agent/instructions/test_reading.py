@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.instructions.reading import Instruction, instructions_in, instructions_of, unfollowed
+from ponder.instructions.reading import Instruction, asks_for_text, instructions_in, instructions_of, unfollowed
 from ponder.records import SuccessCriterion, Task
 
 
@@ -204,6 +204,25 @@ def test_json_is_checked_by_its_schema() -> None:
     (wrong,) = unfollowed(task, '{"praise": "so good"}')
     assert wrong.says == "Reply with one JSON object with the keys praise and price."
     assert unfollowed(task, '{"praise": "so good", "price": 1}') == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("What is 17 times 3?", False),
+        ("What is 17 times 3? Answer in one sentence.", False),
+        ("Name the largest prime below 100, in at most five words.", False),
+        ("Sort these names and reply with a JSON array.", False),
+        ("Explain rain in at most 40 words.", True),
+        ("Explain rain in three sentences.", True),
+        ("Explain rain as a numbered list.", True),
+        ("Praise rain without the word wet.", True),
+    ],
+)
+def test_what_only_a_text_has(prompt: str, text: bool) -> None:
+    assert asks_for_text(Task(prompt=prompt)) == text
+    exact = SuccessCriterion(kind="exact", visible=("51",))
+    assert not asks_for_text(Task(prompt=prompt, success=exact))
 
 
 def test_a_text_is_to_be_whole() -> None:
