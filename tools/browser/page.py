@@ -21,6 +21,8 @@ from ponder.tools.browser.web_exchange import ProxyUser
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page
 
+_TRIES = 3
+"""Times that a page is gone to while navigations that were on their way come in between."""
 _ACT_S = 5.0
 """Seconds that an element may take to become usable."""
 _CHOOSE_MS = 1000
@@ -128,14 +130,15 @@ class PageSession:
     async def _load(self, page: Page, url: str) -> None:
         from playwright.async_api import Error
 
-        try:
-            await page.goto(url, wait_until="commit", timeout=self._left_ms())
-        except Error as error:
-            late = self._left_for_download and "ERR_ABORTED" in str(error)
-            if not late and "interrupted by another navigation" not in str(error):
-                raise
-            # The page before was on its way elsewhere at that very moment; it is gone now.
-            await page.goto(url, wait_until="commit", timeout=self._left_ms())
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                await page.goto(url, wait_until="commit", timeout=self._left_ms())
+                break
+            except Error as error:
+                late = self._left_for_download and "ERR_ABORTED" in str(error)
+                if not tries_left or (not late and "interrupted by another navigation" not in str(error)):
+                    raise
+                # The page before was on its way elsewhere at that very moment, or this one already comes.
         self._left_for_download = False
 
     async def _open(self, browser: Browser) -> Page:
