@@ -46,6 +46,7 @@ class Auto(AttemptSearch):
       expected to cost less than a success of a new attempt: by rates and tokens of both kinds in this tree, those
       included that the core has to read first. Never a text: told what it lacks, a small core writes the same one again
       (1.5B, five tasks: 24 of 30 to the letter, and none of them did what was asked).
+    - Where new programs would only be the same failed one once more, only deep, several at once.
     - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice, or whose
       bettering only repeated it.
     - Nothing more where samples only repeat each other: four attempts in a row without a new answer, and a clear lead;
@@ -76,8 +77,10 @@ class Auto(AttemptSearch):
             return [None] * width
         if self._is_settled(tree, attempts):
             return []
-        deep = _worth_bettering(tree, attempts, self._deep)[:1] if self._pays(tree, attempts) else []
-        return [*deep, *[None] * width][:width]
+        deep = _worth_bettering(tree, attempts, self._deep)[:1]
+        if has_tests(tree.task) and _repeat_each_other([one.end.answer for one in attempts if one.end.answer]):
+            return deep * min(width, _WIDTH)  # a new attempt would be the same failed program once more
+        return [*(deep if self._pays(tree, attempts) else []), *[None] * width][:width]
 
     def begin(self, tree: TreeView, base: int, attempts: Sequence[Attempt]) -> StepKind:
         """See `AttemptSearch.begin`: another way than the one that cannot agree."""
@@ -97,18 +100,15 @@ class Auto(AttemptSearch):
 
     def _is_settled(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
         """Return whether further attempts would only repeat what is there."""
-        if has_tests(tree.task) and any(_passes(one.end) for one in attempts):
+        if has_tests(tree.task):
             passing = [one.end for one in attempts if _passes(one.end)]
             alike = len({tuple(sorted(end.observation.outcomes.items())) for end in passing if end.observation}) == 1
             return alike and len(passing) > 1
         answers = [one.end.answer for one in attempts if one.end.answer]
-        keys = [normalise(answer) for answer in answers]
-        if len(keys) < _SAME_IN_A_ROW:
-            return False
-        if len(set(keys)) == len(keys) and all(map(is_text, answers)):
+        differ = len(set(map(normalise, answers))) == len(answers)
+        if len(answers) >= _SAME_IN_A_ROW and differ and all(map(is_text, answers)):
             return sum(_does_all(tree, one.end) for one in attempts) >= _WHOLE_TEXTS
-        votes = [count for _, count in Counter(keys).most_common(2)] + [0]
-        return set(keys[-_SAME_IN_A_ROW:]) <= set(keys[:-_SAME_IN_A_ROW] or keys[:1]) and votes[0] - votes[1] >= _LEAD
+        return _repeat_each_other(answers)
 
     def _pays(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
         """Return whether to better an attempt is expected to cost fewer tokens for a success than a new one."""
@@ -119,17 +119,25 @@ class Auto(AttemptSearch):
         return deeper < fresh or not any(one.end.answer for one in attempts)
 
 
+def _repeat_each_other(answers: Sequence[str]) -> bool:
+    """Return whether the last answers are nothing new, and one of all is well ahead."""
+    keys = [normalise(answer) for answer in answers]
+    first, second = ([count for _, count in Counter(keys).most_common(2)] + [0, 0])[:2]
+    last, before = keys[-_SAME_IN_A_ROW:], keys[:-_SAME_IN_A_ROW] or keys[:1]
+    return len(last) == _SAME_IN_A_ROW and set(last) <= set(before) and first - second >= _LEAD
+
+
 def _worth_bettering(tree: TreeView, attempts: Sequence[Attempt], times: int) -> list[Attempt]:
     """Return attempts whose feedback can be used, the most promising first."""
     bettered = Counter(one.of for one in attempts)
-    repeated = {one.of for one in attempts if repeats_itself(tree, one.end)}
+    repeated = {attempts[one.of].end.answer for one in attempts if one.of is not None and repeats_itself(tree, one.end)}
     found = [
         (place, one)
         for place, one in enumerate(attempts)
         if one.end.status == "judged"
         and _has_feedback(tree, one.end)
         and bettered[place] < times
-        and place not in repeated
+        and one.end.answer not in repeated
         and not repeats_itself(tree, one.end)
     ]
     return [one for _, one in sorted(found, key=lambda pair: (-_score(pair[1].end), bettered[pair[0]], pair[0]))]

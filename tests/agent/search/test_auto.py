@@ -64,6 +64,17 @@ def test_texts_are_not_bettered_and_two_whole_ones_are_enough(grow: Any) -> None
     assert Auto(16).ask(maker.tree) == []
 
 
+def test_where_programs_are_the_same_failed_one_only_other_ones_are_tried(grow: Any) -> None:
+    maker = grow(TESTS)
+    for _ in range(4):
+        maker.add(Answer(text="def f(): return 0"), seen=graded(0), tokens=40)
+    assert parents(Auto(16).ask(maker.tree)) == [1, 1, 1, 1]
+    for _ in range(4):
+        maker.add(Answer(text="def f(): return 0"), seen=graded(0), parent=1)
+    assert Auto(16).ask(maker.tree) == []  # they were only repeated
+    assert Auto(16, deep=0).ask(maker.tree) == []
+
+
 def test_an_attempt_that_was_only_repeated_is_not_bettered_again(grow: Any) -> None:
     maker = grow(TESTS)
     for number in range(4):
