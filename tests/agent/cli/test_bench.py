@@ -157,7 +157,7 @@ def test_ctrl_c_ends_a_real_run_cleanly(rows: str, tmp_path: Path) -> None:
         bench.send_signal(signal.SIGINT)
         told, err = bench.communicate(timeout=60)
     assert bench.returncode == 130, err
-    assert "Traceback" not in err
+    assert "Traceback" not in err, err
     result = json.loads(told)
     assert result["interrupted"]
     assert 1 <= result["tasks"] == out.read_text("utf-8").count("\n") - 1
