@@ -57,6 +57,16 @@ class Amount:
     bare: bool = False
 
     @property
+    def low(self) -> int:
+        """The fewest that are meant."""
+        return self.exactly if self.exactly is not None else self.least or 0
+
+    @property
+    def high(self) -> int | None:
+        """The most that are meant; None: there is no bound."""
+        return self.exactly if self.exactly is not None else self.most
+
+    @property
     def bounds(self) -> dict[str, Any]:
         """The numbers that there are, by their names, as fields of `Counted`."""
         named = {"least": self.least, "most": self.most, "exactly": self.exactly}

@@ -38,11 +38,19 @@ class Counted(Checked):
             raise ValueError("exactly excludes least and most")
         return self
 
+    @property
+    def low(self) -> int:
+        """The fewest that are right."""
+        return self.exactly if self.exactly is not None else self.least or 0
+
+    @property
+    def high(self) -> int | None:
+        """The most that are right; None: there is no bound."""
+        return self.exactly if self.exactly is not None else self.most
+
     def allows(self, count: int) -> bool:
         """Return whether that many are right."""
-        if self.exactly is not None:
-            return count == self.exactly
-        return (self.least or 0) <= count and (self.most is None or count <= self.most)
+        return self.low <= count and (self.high is None or count <= self.high)
 
 
 class Words(Counted):

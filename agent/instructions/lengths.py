@@ -116,9 +116,7 @@ def _number_of_words(count: int, amount: Amount, seen: Around) -> list[Constrain
 
 
 def _each(part: Part, amount: Amount) -> Constraint:
-    least = amount.exactly if amount.exactly is not None else amount.least
-    most = amount.exactly if amount.exactly is not None else amount.most
-    return Each(part=part, least_words=max(1, least or 1), most_words=most)
+    return Each(part=part, least_words=max(1, amount.low), most_words=amount.high)
 
 
 def _parts(text: str, bare: str) -> Found:

@@ -103,9 +103,7 @@ def instructions_in(text: str) -> tuple[Instruction, ...]:
 
 def instructions_of(task: Task) -> tuple[Instruction, ...]:
     """Return what a task's words ask of its answer, and that a text be whole; none where the task has checks."""
-    if task.success is not None and task.success.kind != "rubric":
-        return ()
-    return (*instructions_in(task.prompt), *_OF_TEXTS)
+    return () if _has_checks(task) else (*instructions_in(task.prompt), *_OF_TEXTS)
 
 
 def asks_for_text(task: Task) -> bool:
@@ -113,7 +111,7 @@ def asks_for_text(task: Task) -> bool:
 
     JSON, a sentence or a few words may as well say what a program has worked out.
     """
-    return bool(instructions_of(task)) and any(map(_only_of_texts, instructions_in(task.prompt)))
+    return not _has_checks(task) and any(map(_only_of_texts, instructions_in(task.prompt)))
 
 
 def _only_of_texts(one: Instruction) -> bool:
@@ -121,15 +119,19 @@ def _only_of_texts(one: Instruction) -> bool:
         case Json():
             return False
         case Words() as words:
-            return max(words.exactly or 0, words.most or 0, words.least or 0) > TEXT_WORDS
+            return max(words.low, words.high or 0) > TEXT_WORDS
         case Parts() as parts:
-            return max(parts.exactly or 0, parts.most or 0, parts.least or 0) > 1
+            return max(parts.low, parts.high or 0) > 1
     return True
 
 
 def unfollowed(task: Task, answer: str) -> tuple[Instruction, ...]:
     """Return those of a task's instructions that an answer does not follow."""
-    return _unfollowed(task.prompt, answer) if instructions_of(task) else ()
+    return () if _has_checks(task) else _unfollowed(task.prompt, answer)
+
+
+def _has_checks(task: Task) -> bool:
+    return task.success is not None and task.success.kind != "rubric"
 
 
 @lru_cache(maxsize=1024)
@@ -148,6 +150,5 @@ def _excluding(checks: Sequence[Constraint]) -> list[Counted]:
 
 
 def _exclude_each_other(same: Sequence[Counted]) -> bool:
-    low = max(one.exactly if one.exactly is not None else one.least or 0 for one in same)
-    tops = (one.exactly if one.exactly is not None else one.most for one in same)
-    return any(top is not None and top < low for top in tops)
+    low = max(one.low for one in same)
+    return any(one.high is not None and one.high < low for one in same)

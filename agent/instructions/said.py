@@ -11,8 +11,8 @@ Found = Iterator[tuple[int, Constraint]]
 """Constraints, each with the place in the text that says it."""
 
 ASKS = re.compile(
-    r"\b(?:write|answer|explain|describe|reply|respond|give|(?<!\ba\s)(?<!\bthe\s)list|summari[sz]e|tell|say|make|compose|create|draft|produce|"
-    r"plan|compare|show|generate|use|name|provide|rewrite|please|must|should|shall|limit|keep|need|want|state|"
+    r"\b(?:write|answer|explain|describe|reply|respond|give|(?<!\ba\s)(?<!\bthe\s)list|summari[sz]e|tell|say|make|"
+    r"compose|create|draft|produce|plan|compare|show|generate|use|name|provide|rewrite|please|must|should|shall|limit|keep|need|want|state|"
     r"present|format|structure|outline|separate|contain|include|discuss|define|identify|recommend|suggest|propose|"
     r"translate|convert|paraphrase|analy[sz]e|evaluate|illustrate|elaborate|prepare|introduce|praise|invent|imagine|"
     r"advertise|shorten|can you|could you|do not|don't|only(?!\s+(?:ha[sd]|have|is|was|gets?|takes?)))\b",

@@ -62,9 +62,7 @@ def _with_others(phrases: Sequence[str], rest: str) -> tuple[str, ...]:
 def _times(text: str) -> dict[str, Any] | None:
     """Return how often something is to stand there, as fields of `Mention`; None where nothing is said of it."""
     for amount in amounts(text, "times?"):
-        least = amount.exactly if amount.exactly is not None else amount.least
-        most = amount.exactly if amount.exactly is not None else amount.most
-        return {"times": max(1, least or 1)} | ({"most_times": max(1, most)} if most is not None else {})
+        return {"times": max(1, amount.low)} | ({"most_times": max(1, amount.high)} if amount.high is not None else {})
     if found := _OFTEN.search(text):
         count = {"once": 1, "twice": 2, "thrice": 3}[found["times"].lower()]
         is_exact = (found["bound"] or "").lower() in ("exactly", "only")
