@@ -28,7 +28,8 @@ from pages import put
 
 from ponder.bench.records.curves import Curve, curve, draw_coverage, draw_reliability
 from ponder.bench.records.fitting import DEPTHS, Snapshot, cross_fitted, fit, probabilities, snapshots
-from ponder.bench.records.offline import Search, manifest_of, searches
+from ponder.bench.records.offline import Search, searches
+from ponder.bench.records.recording import manifest_of
 from ponder.bench.records.reliability import Reliability, bins_of_equal_size, reliability
 from ponder.bench.records.selection import Selection, Without, ablate, picks, select
 from ponder.errors import PonderError, UsageError

@@ -15,7 +15,8 @@ split leaves alone. Suites take turns, so that a record that was stopped has som
 mbpp_train.jsonl, mbpp_validation.jsonl and gsm8k_train_2000.jsonl; `--file gsm8k=PATH` takes all of another file.
 
 What is done is in the work folder, a folder for each split, kind and core: the store of runs and a results file for
-each suite. A record may be stopped at any place (Ctrl-C, SIGTERM, kill -9): the task at hand is searched again.
+each suite. A record may be stopped at any place (Ctrl-C, SIGTERM, kill -9): the task at hand is searched again. `pack`
+adds to the tables that are there, and `run` leaves out what they have: another machine, with the tables only, goes on.
 
 The last line is one JSON object.
 """
@@ -29,7 +30,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             for suite in opened
         }
         plan = [(suite.name, one) for suite, one in turns(opened, options.tasks or TASKS)]
-        todo = progress.begin(plan, {name: file.done for name, file in files.items()})
+        todo = progress.begin(plan, {name: file.done for name, file in files.items()}, in_tables(options))
         stopped = "all done"
         try:
             for row in answered(((one, files[name]) for name, one in todo), solver, rooms):
@@ -141,6 +142,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     # Ctrl-C may come between a row that was written and its line.
     progress.catch_up(rows[one.id] for _, one in plan if one.id in rows)
     return progress.told() | {"stopped": stopped}
+
+
+def in_tables(options: argparse.Namespace) -> set[str]:
+    """Return the tasks that the tables have: they came from elsewhere, where the work folder lacks them."""
+    folder = options.records / work_folder(options).name
+    return {row["task"] for row in read_table(folder, "tasks")} if (folder / "manifest.json").exists() else set()
 
 
 @contextmanager
@@ -175,21 +182,27 @@ class Progress:
         self._ends = self._began + 60 * minutes
         self._done: Counter[str] = Counter()
         self._known: set[str] = set()
+        self._billed = 0
         self._suite: dict[str, str] = {}
         self._all = self._now = 0
         self._cpu_s = 0.0
         self.is_late = False
 
     def begin(
-        self, plan: list[tuple[str, Problem]], done: Mapping[str, Mapping[str, ResultRow]]
+        self, plan: list[tuple[str, Problem]], done: Mapping[str, Mapping[str, ResultRow]], packed: Collection[str] = ()
     ) -> Iterator[tuple[str, Problem]]:
-        """Return what is left of the plan, by suite, until the minutes are over."""
+        """Return what is left of the plan, by suite, until the minutes are over.
+
+        Args:
+            packed: tasks that stand in the tables; what they took is not told.
+        """
         self._all, self._suite = len(plan), {one.id: name for name, one in plan}
         before = [done[name][one.id] for name, one in plan if one.id in done[name]]
-        self._done.update(self._suite[row.task] for row in before)
         self._known.update(row.task for row in before)
-        self._cpu_s = sum(row.cpu_s for row in before)
-        return self._left([(name, one) for name, one in plan if one.id not in done[name]])
+        self._known.update(one.id for _, one in plan if one.id in packed)
+        self._done.update(self._suite[task] for task in self._known)
+        self._billed, self._cpu_s = len(before), sum(row.cpu_s for row in before)
+        return self._left([(name, one) for name, one in plan if one.id not in self._known])
 
     def _left(self, todo: list[tuple[str, Problem]]) -> Iterator[tuple[str, Problem]]:
         for name, one in todo:
@@ -204,12 +217,13 @@ class Progress:
         self._known.add(row.task)
         self._cpu_s += row.cpu_s
         self._now += 1
+        self._billed += 1
         now = time.monotonic()
         each, left = (now - self._began) / self._now, self._all - self._done.total()
         said = [
             f"{self._done.total()} of {self._all} tasks",
             f"{row.task} {row.graded}, {row.cpu_s:.0f} CPU-s",
-            f"{self._cpu_s / self._done.total():.0f} CPU-s a task",
+            f"{self._cpu_s / self._billed:.0f} CPU-s a task",
             f"{max(0.0, self._ends - now) / 60:.0f} min of this shard and {left * each / 60:.0f} min of work left",
         ]
         print(f"{time.strftime('%H:%M:%S')} {'; '.join(said)}", file=sys.stderr, flush=True)
@@ -222,8 +236,8 @@ class Progress:
 
     def told(self) -> dict[str, Any]:
         """Return what is done."""
-        done = self._done.total()
-        return {"done": dict(self._done), "of": self._all, "cpu_s_per_task": round(self._cpu_s / max(1, done), 2)}
+        each = self._cpu_s / max(1, self._billed)
+        return {"done": dict(self._done), "of": self._all, "cpu_s_per_task": round(each, 2)}
 
 
 def pack(options: argparse.Namespace) -> dict[str, Any]:

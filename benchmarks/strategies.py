@@ -24,7 +24,8 @@ from judge_tables import points, share, table
 from pages import put
 
 from ponder.bench.records.matched import Matched, match
-from ponder.bench.records.offline import Search, manifest_of, searches
+from ponder.bench.records.offline import Search, searches
+from ponder.bench.records.recording import manifest_of
 from ponder.errors import PonderError, UsageError
 
 BEGIN, END = "<!-- table of benchmarks/strategies.py -->", "<!-- end of the table -->"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.answers import normalise
-from ponder.bench.records.recording import read_table
+from ponder.bench.records.recording import manifest_of, read_table
 from ponder.errors import UsageError
 from ponder.judges.candidates import EXECUTED_WEIGHT, Candidate
 from ponder.program_tests import OwnTest, read_tests
@@ -91,17 +91,6 @@ def searches(folder: Path) -> list[Search]:
         ]
     except (FileNotFoundError, KeyError) as error:
         raise UsageError(f"{folder} lacks {error.args[-1]!r}", fix="pack it with benchmarks/record.py again") from error
-
-
-def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the manifest of packed records, by suite. Raises UsageError."""
-    try:
-        read = json.loads((folder / "manifest.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} holds no records", fix="benchmarks/record.py pack makes them") from error
-    if not isinstance(read, dict) or not all(isinstance(suite, dict) for suite in read.values()):
-        raise UsageError(f"{folder}/manifest.json names no suites")
-    return read
 
 
 def rebuilt(about: Row, nodes: Sequence[Row], *, independent: bool) -> Search:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ponder.bench.problems import Grade, Problem
 from ponder.bench.rooms import GradingRooms
+from ponder.errors import UsageError
 from ponder.judges.candidates import Candidate, candidates
 from ponder.records import Charge, Node, Record
 from ponder.tree import Event, Tree
@@ -171,27 +172,74 @@ def _task(
     }
 
 
-def write_tables(folder: Path, found: Iterable[Recorded], manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Write the tables as Parquet files (zstd) beside `manifest.json`; return how many rows each has.
+def write_tables(folder: Path, found: Iterable[Recorded], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Add searches to the tables of a folder; return how many rows each has then.
+
+    The tables are Parquet files (zstd) beside `manifest.json`; they are made where there are none. A task that is there
+    is replaced. Searches of one suite must have been made with the same settings, but may come from several runs, on
+    other machines: the manifest has, by suite, the settings and the circumstances of each of its `runs`, and each row
+    of the tasks table the number of its `run`.
+
+    Args:
+        manifests: by suite, the manifest of the results file that the searches come with; looked at after these.
 
     Raises:
+        UsageError: what is there was made with other settings, or is no record.
         ImportError: pyarrow is not installed.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    found = list(found)
+    there = manifest_of(folder) if (folder / "manifest.json").exists() else {}
+    rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    known, number = dict(there), {}
+    for suite, manifest in manifests.items():
+        known[suite] = _with_run(folder, suite, there.get(suite), manifest)
+        number[suite] = known[suite]["runs"].index(dict(manifest.get("run", {})))
     for one in found:
-        for table in TABLES:
-            rows[table] += getattr(one, table)
+        rows["tasks"] += [row | {"run": number.get(row["suite"], 0)} for row in one.tasks]
+        rows["nodes"] += one.nodes
+        rows["decisions"] += one.decisions
+    new = {(row["suite"], row["task"]) for row in rows["tasks"]}
     folder.mkdir(parents=True, exist_ok=True)
     for table, lines in rows.items():
+        before = read_table(folder, table) if there else ()
+        lines[:0] = [row for row in before if (row["suite"], row["task"]) not in new]
         # Features of an earlier version lack some names.
         names = dict.fromkeys(name for line in lines for name in line)
         made = pa.Table.from_pylist([{name: line.get(name) for name in names} for line in lines])
-        pq.write_table(made, folder / f"{table}.parquet", compression="zstd", compression_level=19)
-    (folder / "manifest.json").write_text(json.dumps(dict(manifest), indent=1, sort_keys=True) + "\n", "utf-8")
+        pq.write_table(made, folder / f"{table}.parquet.new", compression="zstd", compression_level=19)
+    (folder / "manifest.json.new").write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
+    for written in folder.glob("*.new"):  # all at once, so that what stops a long write leaves the old ones
+        written.replace(written.with_suffix(""))
     return {table: len(lines) for table, lines in rows.items()}
+
+
+def _with_run(
+    folder: Path, suite: str, there: Mapping[str, Any] | None, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a suite's manifest is with the run of one more results file. Raises UsageError: other settings."""
+    settings, run = {key: value for key, value in manifest.items() if key != "run"}, dict(manifest.get("run", {}))
+    if there is None:
+        return settings | {"runs": [run]}
+    before, runs = {key: value for key, value in there.items() if key != "runs"}, list(there["runs"])
+    if before != settings:
+        name = next(key for key in {**before, **settings} if before.get(key) != settings.get(key))
+        wrong = f"{suite} in {folder} was recorded with {name} {before.get(name)!r}, not {settings.get(name)!r}"
+        raise UsageError(wrong, fix="name another --records")
+    return settings | {"runs": runs if run in runs else [*runs, run]}
+
+
+def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the manifest of packed records, by suite. Raises UsageError."""
+    try:
+        read = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no records", fix="benchmarks/record.py pack makes them") from error
+    if not isinstance(read, dict) or not all(isinstance(suite, dict) for suite in read.values()):
+        raise UsageError(f"{folder}/manifest.json names no suites")
+    return read
 
 
 def read_table(folder: Path, table: Table) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,11 @@ def test_a_record_that_is_killed_again_and_again_goes_on_and_loses_nothing(data:
     assert all(row["right"] for row in read_table(tables, "tasks"))
     shown = done(command(data, "show"))
     assert (shown["gsm8k"]["tasks"], shown["gsm8k"]["nodes"], shown["gsm8k"]["right"]) == (6, 96, 1.0)
+    shutil.rmtree(data / "work")  # another machine has the tables only
+    told = done(command(data, "run", "--tasks", "8"))
+    assert (told["done"], told["of"]) == ({"gsm8k": 8}, 8)
+    assert lines(file) == 3, "what stands in the tables was not done again"
+    assert done(command(data, "pack"))["tasks"] == 8
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

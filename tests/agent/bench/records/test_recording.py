@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ponder.bench.problems import Grade, Problem, Rooms
-from ponder.bench.records.recording import TABLES, read_table, recorded, write_tables
+from ponder.bench.records.recording import TABLES, Recorded, manifest_of, read_table, recorded, write_tables
 from ponder.bench.rooms import GradingRooms
+from ponder.errors import UsageError
 from ponder.policies.full_depth import FullDepth
 from ponder.records import Task
 from ponder.search.best_of_n import BestOfN
@@ -70,10 +71,30 @@ def test_tables_come_back_as_they_were_and_hold_no_task(run: tuple[Problem, list
     problem, events = run
     with GradingRooms() as rooms:
         found = recorded("suite", problem, events, rooms)
-    counts = write_tables(tmp_path / "made", [found, found], {"core": "scripted"})
+    counts = write_tables(tmp_path / "made", [found, found], {"suite": {"core": "scripted"}})
     assert counts == {"tasks": 2, "nodes": 2 * len(found.nodes), "decisions": 2 * len(found.decisions)}
     assert list(read_table(tmp_path / "made", "nodes")) == [*found.nodes, *found.nodes]
     assert "secret" not in repr([list(read_table(tmp_path / "made", table)) for table in TABLES])
+
+
+def test_tables_take_more_runs_and_refuse_other_settings(run: tuple[Problem, list[Event]], tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    problem, events = run
+    with GradingRooms() as rooms:
+        found = recorded("suite", problem, events, rooms)
+    other = Recorded(**{
+        table: tuple(row | {"task": "suite/2"} for row in getattr(found, table)) for table in TABLES
+    })  # fmt: skip
+    manifest = {"strategy": "auto", "run": {"cpu": "one"}}
+    write_tables(tmp_path, [found], {"suite": manifest})
+    write_tables(tmp_path, [other], {"suite": manifest | {"run": {"cpu": "two"}}})
+    counts = write_tables(tmp_path, [found], {"suite": manifest | {"run": {"cpu": "one"}}})
+    assert counts["tasks"] == 2, "a task that is there is replaced"
+    assert {row["task"]: row["run"] for row in read_table(tmp_path, "tasks")} == {"suite/1": 0, "suite/2": 1}
+    assert manifest_of(tmp_path) == {"suite": {"strategy": "auto", "runs": [{"cpu": "one"}, {"cpu": "two"}]}}
+    with pytest.raises(UsageError, match="with strategy 'auto', not 'mcts'"):
+        write_tables(tmp_path, [found], {"suite": manifest | {"strategy": "mcts"}})
+    assert not list(tmp_path.glob("*.new")), "nothing half written is left"
 
 
 def test_a_run_that_did_not_end_is_refused(run: tuple[Problem, list[Event]]) -> None:

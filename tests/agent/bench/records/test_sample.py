@@ -10,8 +10,8 @@ import pytest
 
 from ponder.bench.records.fitting import snapshots
 from ponder.bench.records.matched import match
-from ponder.bench.records.offline import Search, manifest_of, searches
-from ponder.bench.records.recording import read_table
+from ponder.bench.records.offline import Search, searches
+from ponder.bench.records.recording import manifest_of, read_table
 from ponder.bench.records.selection import ablate, picked, picks, select
 from ponder.judges.choosing import choose
 
