@@ -227,6 +227,9 @@ def connect(host: str) -> APIClient:
         client: APIClient = docker.from_env(timeout=ANSWER_S).api
     except (DockerException, RequestException, ValueError) as error:
         raise why_no_engine(host, error) from error
+    # A socket in the file system needs no proxy: else each call reads the environment for one, in a thread of its own,
+    # and breaks where another thread changes the environment meanwhile.
+    client.trust_env = not host.startswith("unix://")
     return client
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import random
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -199,6 +201,27 @@ async def test_the_image_is_made_once(engine: Engine) -> None:
     assert ensure_image(engine.api) == first
     assert time.monotonic() - begun < 1
     assert engine.api.images(REPOSITORY, filters={"dangling": True}) == []
+
+
+@pytest.mark.real
+async def test_calls_do_not_mind_an_environment_that_changes(engine: Engine) -> None:
+    """Calls run in threads of their own: one that reads the environment meets a name that is just being removed."""
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.is_set():
+            os.environ["PONDER_TEST_CHANGES"] = "now"
+            del os.environ["PONDER_TEST_CHANGES"]
+
+    before, changing = sys.getswitchinterval(), threading.Thread(target=change)
+    sys.setswitchinterval(1e-6)
+    changing.start()
+    try:
+        assert all(engine.api.ping() for _ in range(100))
+    finally:
+        ended.set()
+        changing.join()
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.real
