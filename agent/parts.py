@@ -117,11 +117,14 @@ def make_strategy(tools: Collection[str], name: str = BestOfN.name, samples: int
     return STRATEGIES[name](**options)
 
 
-async def open_core(name: str, groups: GroupFactory, progress: Progress | None, ledger: Ledger) -> Core:
+async def open_core(
+    name: str, groups: GroupFactory, progress: Progress | None, ledger: Ledger, *, branches: int | None = None
+) -> Core:
     """Return the core of that name, not started; its weights are fetched first when they are not here.
 
     Args:
         ledger: gets what fetching and verifying took, in a row of its own.
+        branches: that an engine of ours computes at once; None: as many as one search has.
 
     Raises:
         UnknownName: no model of that name and no such file.
@@ -135,7 +138,7 @@ async def open_core(name: str, groups: GroupFactory, progress: Progress | None, 
 
         with ledger.fetching():
             return await open_transformers(name.removeprefix(TRANSFORMERS), groups)
-    return await _open_weights(name, groups, progress, ledger)
+    return await _open_weights(name, groups, progress, ledger, branches)
 
 
 def recorded(core: Core, box: Toolbox, path: Path) -> tuple[Core, Recorder]:
@@ -169,7 +172,9 @@ def replayed_tools(core: ReplayingCore) -> Toolbox:
     return Toolbox(tools=dict(tools), checker=tools.get("python"), packages=core.header.packages)
 
 
-async def _open_weights(name: str, groups: GroupFactory, progress: Progress | None, ledger: Ledger) -> Core:
+async def _open_weights(
+    name: str, groups: GroupFactory, progress: Progress | None, ledger: Ledger, branches: int | None
+) -> Core:
     from ponder.core.llama.llama_cpp import LlamaCppCore
 
     pulling = Stoppable(progress)
@@ -183,7 +188,8 @@ async def _open_weights(name: str, groups: GroupFactory, progress: Progress | No
     identity = {"model": name, "sha256": sha256}
     if isinstance(model, Model):
         identity["license"] = model.license
-    return LlamaCppCore(EngineSettings(model=path), groups, identity)
+    sizes = {} if branches is None else {"n_parallel": branches}
+    return LlamaCppCore(EngineSettings(model=path, **sizes), groups, identity)
 
 
 @dataclass

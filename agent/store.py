@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import tenacity
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -65,18 +66,29 @@ def open_store(url: str | Path) -> Store:
         engine = sa.create_engine(text)
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _sqlite_pragmas)
-        _METADATA.create_all(engine)
+        _make_tables(engine)
     except (SQLAlchemyError, OSError) as error:
         fix = "set PONDER_HOME to a writable folder"
         raise StoreError(f"cannot open the store {url}: {_short(error)}", fix=fix) from error
     return Store(engine)
 
 
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(lambda error: "database is locked" in str(error)),
+    stop=tenacity.stop_after_delay(10), wait=tenacity.wait_random(0.01, 0.1), reraise=True,
+)  # fmt: skip
+def _make_tables(engine: Engine) -> None:
+    """Make what is not there. Agents that share a folder may come at once, and SQLite lets none wait for WAL mode."""
+    with engine.begin() as connection:
+        for table in _METADATA.sorted_tables:
+            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+
+
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
     # WAL with synchronous=NORMAL survives kill -9 of the process and lets `ponder runs` read beside a running search.
+    connection.execute("PRAGMA busy_timeout=10000")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA busy_timeout=10000")
 
 
 def _short(error: Exception) -> str:

@@ -9,6 +9,9 @@
 without one kind of step, to compare it with (benchmarks/strategies.py; without programs: `--tools browser`). In `iid`
 the core also writes tests of its own for programs, so that the judge can be looked at with and without them.
 
+With `--jobs N` so many searches share one engine, whose batches they fill: more tasks an hour, at another CPU a token
+than a search has by itself (the manifest says so).
+
 `--split train` (for policies and judges to learn from): MBPP train, GSM8K, twenty and more families of reasoning-gym,
 the open-ended tasks. `--split held-out` (to measure on): HumanEval, MBPP validation, and GSM8K rows that the other
 split leaves alone. Suites take turns, so that a record that was stopped has something of each. FOLDER holds
@@ -41,15 +44,18 @@ from ponder.bench.problems import Problem, Suite
 from ponder.bench.records.recording import Recorded, read_table, recorded, write_tables
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.runner import answered
-from ponder.bench.solvers import Solver, open_solver
+from ponder.bench.runner import answered, answered_side_by_side
+from ponder.bench.solvers import AgentSolver
 from ponder.bench.suites.registry import open_suite
+from ponder.core.shared import SharedCore
 from ponder.errors import PonderError
-from ponder.parts import DEFAULT_CORE
+from ponder.ledger import Ledger
+from ponder.parts import DEFAULT_CORE, open_core
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Strategy
 from ponder.records import Budget
+from ponder.sandboxes.groups import group_factory
 from ponder.search.auto import Auto
 from ponder.store import open_store
 
@@ -77,6 +83,8 @@ KINDS: dict[str, str | Strategy] = {
     "auto-without-words": Auto(SAMPLES, kinds=("code",), name="auto-without-words"),
 }
 """By kind the strategy."""
+WIDEST = 32
+"""Branches that one engine computes at once, at most."""
 TASKS = 120
 TOOLS = ("python", "browser")
 """For all suites, so that one agent with one core serves them; the browser only starts where a task names pages."""
@@ -118,12 +126,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         rooms = stack.enter_context(GradingRooms())
         opened = suites(options, stack)
-        solver = stack.enter_context(_solver(options, opened))
+        solvers = [stack.enter_context(_solver(options, opened, core)) for core in _cores(options, stack)]
         files = {
             suite.name: stack.enter_context(
                 ResultsFile(
                     work_folder(options) / f"{suite.name}.jsonl",
-                    {"suite": suite.name, **suite.manifest, **solver.settings},
+                    {"suite": suite.name, **suite.manifest, **solvers[0].settings},
                 )
             )
             for suite in opened
@@ -132,7 +140,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         todo = progress.begin(plan, {name: file.done for name, file in files.items()}, in_tables(options))
         stopped = "all done"
         try:
-            for row in answered(((one, files[name]) for name, one in todo), solver, rooms):
+            left = ((one, files[name]) for name, one in todo)
+            one_by_one = len(solvers) == 1
+            for row in answered(left, solvers[0], rooms) if one_by_one else answered_side_by_side(left, solvers, rooms):
                 progress.show(row)
         except KeyboardInterrupt:
             stopped = "interrupted"
@@ -150,12 +160,29 @@ def in_tables(options: argparse.Namespace) -> set[str]:
     return {row["task"] for row in read_table(folder, "tasks")} if (folder / "manifest.json").exists() else set()
 
 
+def _cores(options: argparse.Namespace, stack: ExitStack) -> list[str | Core]:
+    """Return the core of each search that goes on at once: shares of one, where there are several."""
+    if options.jobs == 1:
+        return [options.core]
+    name = options.core if isinstance(options.core, str) else options.core.name
+
+    async def make() -> Core:
+        if not isinstance(options.core, str):
+            return options.core
+        # The searches that check programs meanwhile need no place in the engine.
+        branches = SAMPLES * max(1, min(options.jobs - 1, WIDEST // SAMPLES))
+        return await open_core(options.core, group_factory(), None, Ledger(), branches=branches)
+
+    whole = stack.enter_context(SharedCore(make, name))
+    return [whole.share() for _ in range(options.jobs)]
+
+
 @contextmanager
-def _solver(options: argparse.Namespace, opened: list[Suite]) -> Iterator[Solver]:
+def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) -> Iterator[AgentSolver]:
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
-    solver = open_solver(
-        options.core, KINDS[options.kind], SAMPLES, budget=Budget(cpu_seconds=options.cpu),
-        policy=FullDepth(), home=work_folder(options), tools=options.tools, hosts=hosts,
+    solver = AgentSolver(
+        core, KINDS[options.kind], SAMPLES, Budget(cpu_seconds=options.cpu), None,
+        {"policy": FullDepth(), "home": work_folder(options), "tools": options.tools, "hosts": hosts},
     )  # fmt: skip
     try:
         yield solver
@@ -307,6 +334,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--cpu", type=float, help="seconds at which a search is ended: for kinds that are compared at the same CPU only"
     )
+    made.add_argument("--jobs", type=int, default=1, choices=range(1, 9), metavar="N",
+                      help="searches at once, on one engine: for more tasks an hour where their CPU is not compared")
     made.add_argument("--minutes", type=float, default=150, help="no further task is begun after that")
     made.add_argument("--work", type=Path, default=Path(user_cache_dir("ponder")) / "records")
     made.add_argument("--records", type=Path, default=RECORDS, help="where the tables lie")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +54,7 @@ class Results(Record):
 
 
 class ResultsFile:
-    """A results file being written; one process at a time.
+    """A results file being written; one process at a time, whose threads may all add to it.
 
     Raises (from the constructor):
         UsageError: the file is no results file, was made with other settings, or another process writes it.
@@ -78,6 +79,7 @@ class ResultsFile:
         """What the file's first line holds; nothing, while there is none."""
         self._begun = False
         self._added: dict[str, ResultRow] = {}
+        self._writing = threading.RLock()
 
     @property
     def rows(self) -> dict[str, ResultRow]:
@@ -97,20 +99,22 @@ class ResultsFile:
             UsageError: what is there was made under other circumstances.
             StoreError: it cannot be written.
         """
-        if self._begun:
-            return
-        if self.before is None:
-            self.manifest = {"format": FORMAT, **self._settings, "run": dict(circumstances)}
-            self._write(json.dumps({"manifest": self.manifest}, ensure_ascii=False))
-        else:
-            self._refuse_others("run", self.manifest.get("run", {}), circumstances)
-        self._begun = True
+        with self._writing:
+            if self._begun:
+                return
+            if self.before is None:
+                self.manifest = {"format": FORMAT, **self._settings, "run": dict(circumstances)}
+                self._write(json.dumps({"manifest": self.manifest}, ensure_ascii=False))
+            else:
+                self._refuse_others("run", self.manifest.get("run", {}), circumstances)
+            self._begun = True
 
     def add(self, row: ResultRow) -> None:
         """Append a row; it is on disk before this returns. Raises StoreError."""
         line = row.model_dump_json()
-        self._added[row.task] = row  # first: Ctrl-C may come while it is written, and `close` writes the rest
-        self._write(line)
+        with self._writing:
+            self._added[row.task] = row  # first: Ctrl-C may come while it is written, and `close` writes the rest
+            self._write(line)
 
     def close(self) -> None:
         """Close the file; one that holds nothing is removed. Safe to call twice."""

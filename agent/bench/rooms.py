@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -20,6 +21,7 @@ class GradingRooms:
     def __init__(self) -> None:
         self._loop = BackgroundLoop("ponder-grading")
         self._python: PythonTool | None = None
+        self._opening = asyncio.Lock()
 
     def grade(self, problem: Problem, answer: str | None) -> Grade:
         """Return what an answer is worth. Raises MachineError: it cannot be graded on this machine."""
@@ -29,8 +31,9 @@ class GradingRooms:
 
     async def run_tests(self, program: str, tests: Sequence[str], limits: Limits) -> Grade:
         """See `Rooms.run_tests`. Program and tests run in two sandboxes: the verdict cannot be forged."""
-        if self._python is None:
-            self._python = PythonTool(await open_sandbox())
+        async with self._opening:  # several may be graded at once
+            if self._python is None:
+                self._python = PythonTool(await open_sandbox())
         used: list[Usage] = []
         seen = await self._python.check(program, tests, limits=limits, on_usage=used.append)
         return Grade(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +12,7 @@ from typing import Any, Protocol
 from ponder.bench.problems import Grade, Problem, Suite
 from ponder.bench.results import ResultRow, ResultsFile
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.solvers import Solved, Solver, raise_if_broken
+from ponder.bench.solvers import AgentSolver, Solved, Solver, raise_if_broken
 from ponder.records import Record
 from ponder.stats import Interval, paired_bootstrap, wilson
 
@@ -147,6 +149,55 @@ def answered(
         broken = broken + 1 if solved.stop_reason == "error" else 0
         if broken == BROKEN_IN_A_ROW:
             raise_if_broken(solved)
+
+
+def answered_side_by_side(
+    todo: Iterable[tuple[Problem, ResultsFile]], solvers: Sequence[AgentSolver], rooms: GradingRooms
+) -> Iterator[ResultRow]:
+    """Solve and grade with several solvers at once, each in a thread of its own; else like `answered`.
+
+    Where one fails, or Ctrl-C comes, the others are interrupted: their tasks at hand are left out.
+    """
+    taken, lock, over = iter(todo), threading.Lock(), threading.Event()
+    came: queue.SimpleQueue[ResultRow | BaseException | None] = queue.SimpleQueue()
+
+    def rest() -> Iterator[tuple[Problem, ResultsFile]]:
+        while not over.is_set():
+            with lock:
+                one = next(taken, None)
+            if one is None:
+                return
+            yield one
+
+    def work(solver: AgentSolver) -> None:
+        try:
+            for row in answered(rest(), solver, rooms):
+                came.put(row)
+        except BaseException as error:  # told to who waits for the rows
+            came.put(error)
+        else:
+            came.put(None)
+
+    threads = [threading.Thread(target=work, args=(solver,), name="ponder-solver") for solver in solvers]
+    for thread in threads:
+        thread.start()
+    try:
+        working = len(threads)
+        while working:
+            one = came.get()
+            if isinstance(one, BaseException):
+                raise one
+            if one is None:
+                working -= 1
+            else:
+                yield one
+    finally:
+        over.set()
+        while any(thread.is_alive() for thread in threads):
+            for solver in solvers:
+                solver.interrupt()  # again and again: a search that is only just beginning does not hear of it
+            for thread in threads:
+                thread.join(0.2)
 
 
 def summarise(

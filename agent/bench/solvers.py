@@ -142,6 +142,10 @@ class AgentSolver:
         if event.kind == "started":
             self.circumstances = event.data["manifest"]
 
+    def interrupt(self) -> None:
+        """End what is being solved soon, from another thread; it comes back as `interrupted`."""
+        self._agent.interrupt()
+
     def close(self) -> None:
         """See `Solver.close`."""
         self._agent.close()

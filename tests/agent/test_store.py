@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,18 @@ def test_events_come_back_in_order(tmp_path: Path) -> None:
     log.write(Event(kind="failed", node=3, data={"text": "ü"}))
     assert [event.kind for event in store.events("r1")] == ["started", "failed"]
     assert store.events("r1") == heard
+
+
+def test_several_make_the_store_at_once(tmp_path: Path) -> None:
+    at_once = threading.Barrier(8)
+
+    def make(number: int) -> None:
+        at_once.wait()
+        open_store(tmp_path / "runs.sqlite").create(f"r{number}", "q")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(make, range(8)))
+    assert len(open_store(tmp_path / "runs.sqlite").runs(10)) == 8
 
 
 def test_runs_are_found_by_how_their_id_begins(tmp_path: Path) -> None:

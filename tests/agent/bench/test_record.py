@@ -27,8 +27,11 @@ SCRIPT = Path(__file__).parents[3] / "benchmarks/record.py"
 DRIVER = """
 import runpy, sys
 from ponder.core.scripted import ScriptedCore
+from ponder.errors import CoreError
 
 def say(prompt, _):
+    if delay_s == "-1.0":
+        raise CoreError("it broke")
     words = prompt.messages[-1].content
     return f" {words.split('What is ')[1].split()[0]}\\n" if "What is " in words else " Water, and then more of it.\\n"
 
@@ -130,6 +133,31 @@ def test_ctrl_c_and_sigterm_end_a_record_cleanly(data: Path, how: signal.Signals
     assert f"{told['done']['gsm8k']} of 30 tasks" in line
     assert "CPU-s a task" in line
     assert "min of this shard and" in line
+
+
+def test_searches_side_by_side_leave_out_and_repeat_nothing(data: Path) -> None:
+    file = data / "work/iid-scripted/gsm8k.jsonl"
+    words = ("--tasks", "12", "--jobs", "3")
+    came = stopped(command(data, "run", *words, delay_s=0.02), file, 2, signal.SIGINT)
+    assert came.returncode == 0, came.stderr
+    assert "Traceback" not in came.stderr
+    told = json.loads(came.stdout.splitlines()[-1])
+    assert told["stopped"] == "interrupted"
+    assert told["done"]["gsm8k"] == lines(file) - 1 < 12
+    assert done(command(data, "run", *words))["done"] == {"gsm8k": 12}
+    assert lines(file) == 13, "no task was done twice"
+    found = read_results(file)
+    assert found.manifest["run"]["shares"] == 3
+    assert all(row.right for row in found.rows.values())
+    assert done(command(data, "pack"))["tasks"] == 12
+
+
+def test_a_core_that_breaks_ends_all_searches(data: Path) -> None:
+    broken = command(data, "run", "--tasks", "9", "--jobs", "3", delay_s=-1.0)
+    came = subprocess.run(broken, capture_output=True, text=True, check=False)
+    assert came.returncode == 1
+    assert came.stderr.splitlines()[-1].startswith("record: ")
+    assert "Traceback" not in came.stderr
 
 
 def test_a_shard_ends_with_its_time(data: Path) -> None:
