@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import NamedTuple
 
 from ponder.billing import Prices, Row, Snapshot, Spent
@@ -102,13 +103,16 @@ class Ledger:
         prices: what usage costs.
         whole_process: count this process's CPU and time from its start (the command line), not from now (a library
             call).
+        agents: at work in this process at once: its own CPU is divided among them.
     """
 
     def __init__(
-        self, meters: Sequence[Meter] = (), prices: Prices | None = None, *, whole_process: bool = False
+        self, meters: Sequence[Meter] = (), prices: Prices | None = None, *, whole_process: bool = False,
+        agents: int = 1,
     ) -> None:
         self.prices = prices or Prices()
-        self._own = Account(Meter(OVERHEAD, own_reading, rest=OVERHEAD), from_zero=whole_process)
+        own = Meter(OVERHEAD, partial(own_reading, agents), rest=OVERHEAD)
+        self._own = Account(own, from_zero=whole_process)
         self._accounts: dict[str, Account] = {}
         self._began = process_start() if whole_process else time.monotonic()
         self._rows: dict[str, Row] = {}

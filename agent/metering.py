@@ -128,12 +128,19 @@ class Account:
         return Cpu(reading.user_s, reading.system_s).less(self._start).less(self._charged)
 
 
-def own_reading() -> CpuReading:
-    """Return this process's own CPU since it started (children are metered by their groups)."""
+def own_reading(agents: int = 1) -> CpuReading:
+    """Return this process's own CPU since it started (children are metered by their groups).
+
+    Args:
+        agents: at work in it; the figure is the part of one of them.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     unit = 1 if sys.platform == "darwin" else 1024
     return CpuReading(
-        user_s=usage.ru_utime, system_s=usage.ru_stime, peak_rss_bytes=usage.ru_maxrss * unit, method="rusage"
+        user_s=usage.ru_utime / agents,
+        system_s=usage.ru_stime / agents,
+        peak_rss_bytes=usage.ru_maxrss * unit,
+        method="rusage",
     )
 
 

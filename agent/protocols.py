@@ -117,6 +117,15 @@ class Witness(Protocol):
         """Learn that the run decides whether to go on; return what it has spent: in a replay, what it had."""
 
 
+@runtime_checkable
+class Shared(Protocol):
+    """A core that several agents of this process compute with at once: each is billed its part of the process too."""
+
+    @property
+    def agents(self) -> int:
+        """How many they are."""
+
+
 class Talk(Protocol):
     """The host's end of a conversation with a running program: whole messages, both ways."""
 

@@ -24,7 +24,7 @@ from ponder.models import Progress
 from ponder.parts import core_meter, open_core, open_tools, recorded, replayed, replayed_tools
 from ponder.policies.features import extract
 from ponder.policies.hosts import HostRules
-from ponder.protocols import Core, Judge, StopPolicy, Strategy
+from ponder.protocols import Core, Judge, Shared, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Charge, Limits, Result, Task
 from ponder.running import Search, nothing_found, run_search, write_end
 from ponder.sandboxes.groups import group_factory
@@ -140,7 +140,10 @@ class Works:
         self, tree: Tree, log: Log, begin: Callable[[], None], budget: Budget, earlier: Sequence[Charge] = ()
     ) -> Result:
         """Open what is not open yet, search, and write the end; the budget is watched from the first moment on."""
-        ledger, control = Ledger(prices=self._plan.prices, whole_process=self._whole_process), Control()
+        core = self._plan.core
+        agents = core.agents if isinstance(core, Shared) else 1
+        ledger = Ledger(prices=self._plan.prices, whole_process=self._whole_process, agents=agents)
+        control = Control()
         for charge in earlier:
             ledger.add(charge)
         self._control, self._ledger = control, ledger

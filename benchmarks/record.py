@@ -34,7 +34,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,15 @@ from ponder.bench.problems import Problem, Suite
 from ponder.bench.records.recording import Recorded, read_table, recorded, write_tables
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.runner import answered, answered_side_by_side
-from ponder.bench.solvers import AgentSolver
+from ponder.bench.runner import answered
+from ponder.bench.solvers import AgentSolver, side_by_side
 from ponder.bench.suites.registry import open_suite
-from ponder.core.shared import SharedCore
 from ponder.errors import PonderError
-from ponder.ledger import Ledger
-from ponder.parts import DEFAULT_CORE, open_core
+from ponder.parts import DEFAULT_CORE
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Strategy
 from ponder.records import Budget
-from ponder.sandboxes.groups import group_factory
 from ponder.search.auto import Auto
 from ponder.store import open_store
 
@@ -83,8 +81,6 @@ KINDS: dict[str, str | Strategy] = {
     "auto-without-words": Auto(SAMPLES, kinds=("code",), name="auto-without-words"),
 }
 """By kind the strategy."""
-WIDEST = 32
-"""Branches that one engine computes at once, at most."""
 TASKS = 120
 TOOLS = ("python", "browser")
 """For all suites, so that one agent with one core serves them; the browser only starts where a task names pages."""
@@ -126,7 +122,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         rooms = stack.enter_context(GradingRooms())
         opened = suites(options, stack)
-        solvers = [stack.enter_context(_solver(options, opened, core)) for core in _cores(options, stack)]
+        make = partial(_solver, options, opened)
+        solvers = stack.enter_context(side_by_side(options.core, options.jobs, make, branches=SAMPLES))
         files = {
             suite.name: stack.enter_context(
                 ResultsFile(
@@ -141,8 +138,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         stopped = "all done"
         try:
             left = ((one, files[name]) for name, one in todo)
-            one_by_one = len(solvers) == 1
-            for row in answered(left, solvers[0], rooms) if one_by_one else answered_side_by_side(left, solvers, rooms):
+            for row in answered(left, solvers, rooms):
                 progress.show(row)
         except KeyboardInterrupt:
             stopped = "interrupted"
@@ -160,34 +156,12 @@ def in_tables(options: argparse.Namespace) -> set[str]:
     return {row["task"] for row in read_table(folder, "tasks")} if (folder / "manifest.json").exists() else set()
 
 
-def _cores(options: argparse.Namespace, stack: ExitStack) -> list[str | Core]:
-    """Return the core of each search that goes on at once: shares of one, where there are several."""
-    if options.jobs == 1:
-        return [options.core]
-    name = options.core if isinstance(options.core, str) else options.core.name
-
-    async def make() -> Core:
-        if not isinstance(options.core, str):
-            return options.core
-        # The searches that check programs meanwhile need no place in the engine.
-        branches = SAMPLES * max(1, min(options.jobs - 1, WIDEST // SAMPLES))
-        return await open_core(options.core, group_factory(), None, Ledger(), branches=branches)
-
-    whole = stack.enter_context(SharedCore(make, name))
-    return [whole.share() for _ in range(options.jobs)]
-
-
-@contextmanager
-def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) -> Iterator[AgentSolver]:
+def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) -> AgentSolver:
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
-    solver = AgentSolver(
+    return AgentSolver(
         core, KINDS[options.kind], SAMPLES, Budget(cpu_seconds=options.cpu), None,
         {"policy": FullDepth(), "home": work_folder(options), "tools": options.tools, "hosts": hosts},
     )  # fmt: skip
-    try:
-        yield solver
-    finally:
-        solver.close()
 
 
 def turns(opened: list[Suite], tasks: int) -> Iterator[tuple[Suite, Problem]]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ponder.bench.problems import Grade, Problem, Suite
 from ponder.bench.results import ResultRow, ResultsFile
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.solvers import AgentSolver, Solved, Solver, raise_if_broken
+from ponder.bench.solvers import Solved, Solver, raise_if_broken
 from ponder.records import Record
 from ponder.stats import Interval, paired_bootstrap, wilson
 
@@ -86,7 +86,7 @@ class Summary(Record):
 
 def run_suite(
     suite: Suite,
-    solver: Solver,
+    solvers: Sequence[Solver],
     rooms: GradingRooms,
     file: ResultsFile,
     *,
@@ -115,23 +115,35 @@ def run_suite(
 
     watcher.update(rows(), len(problems))
     try:
-        for _ in answered(todo, solver, rooms, watcher):
+        for _ in answered(todo, solvers, rooms, watcher):
             watcher.update(rows(), len(problems))
     except KeyboardInterrupt:
         interrupted = True
-    return summarise(suite.name, solver.settings, file.manifest, rows(), interrupted=interrupted)
+    return summarise(suite.name, solvers[0].settings, file.manifest, rows(), interrupted=interrupted)
 
 
 def answered(
-    todo: Iterable[tuple[Problem, ResultsFile]], solver: Solver, rooms: GradingRooms, watcher: Watcher | None = None
+    todo: Iterable[tuple[Problem, ResultsFile]], solvers: Sequence[Solver], rooms: GradingRooms,
+    watcher: Watcher | None = None,
 ) -> Iterator[ResultRow]:
-    """Solve and grade problem after problem; yield each one's row when it is on disk in its file.
+    """Solve and grade; yield each problem's row when it is on disk in its file.
+
+    Several solvers work side by side, each in a thread of its own. Where one fails, or Ctrl-C comes, the others are
+    interrupted, and their tasks at hand are left out too.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, also where a search ended by itself because of it; the task at hand is left out.
         UsageError: a file holds results of another core or version.
         MachineError: a task cannot be searched or graded here, or `BROKEN_IN_A_ROW` searches broke one after the other.
     """
+    if len(solvers) > 1:
+        return _side_by_side(iter(todo), solvers, rooms, watcher)
+    return _one_by_one(todo, solvers[0], rooms, watcher)
+
+
+def _one_by_one(
+    todo: Iterable[tuple[Problem, ResultsFile]], solver: Solver, rooms: GradingRooms, watcher: Watcher | None
+) -> Iterator[ResultRow]:
     load_cpu_s: float | None = None
     started, broken = False, 0
     for problem, file in todo:
@@ -151,27 +163,23 @@ def answered(
             raise_if_broken(solved)
 
 
-def answered_side_by_side(
-    todo: Iterable[tuple[Problem, ResultsFile]], solvers: Sequence[AgentSolver], rooms: GradingRooms
+def _side_by_side(
+    todo: Iterator[tuple[Problem, ResultsFile]], solvers: Sequence[Solver], rooms: GradingRooms, watcher: Watcher | None
 ) -> Iterator[ResultRow]:
-    """Solve and grade with several solvers at once, each in a thread of its own; else like `answered`.
-
-    Where one fails, or Ctrl-C comes, the others are interrupted: their tasks at hand are left out.
-    """
-    taken, lock, over = iter(todo), threading.Lock(), threading.Event()
+    lock, over = threading.Lock(), threading.Event()
     came: queue.SimpleQueue[ResultRow | BaseException | None] = queue.SimpleQueue()
 
     def rest() -> Iterator[tuple[Problem, ResultsFile]]:
         while not over.is_set():
             with lock:
-                one = next(taken, None)
+                one = next(todo, None)
             if one is None:
                 return
             yield one
 
-    def work(solver: AgentSolver) -> None:
+    def work(solver: Solver) -> None:
         try:
-            for row in answered(rest(), solver, rooms):
+            for row in _one_by_one(rest(), solver, rooms, watcher if solver is solvers[0] else None):
                 came.put(row)
         except BaseException as error:  # told to who waits for the rows
             came.put(error)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ponder.actions import parse
@@ -11,12 +14,13 @@ from ponder.agent import Agent
 from ponder.background import BackgroundLoop
 from ponder.bench.grading import last_number
 from ponder.bench.problems import Problem, ReplyKind
+from ponder.core.shared import SharedCore
 from ponder.errors import CoreError, UsageError
 from ponder.ledger import FETCH, Ledger
 from ponder.manifest import with_circumstances
 from ponder.models import Progress
 from ponder.parts import check_core, core_meter, make_strategy, open_core
-from ponder.protocols import Core, Strategy
+from ponder.protocols import Core, Shared, Strategy
 from ponder.records import Answer, Bill, Budget, Message, Prompt, Record, SamplingParams, StopReason
 from ponder.sandboxes.groups import group_factory
 from ponder.tree import Event
@@ -24,6 +28,9 @@ from ponder.tree import Event
 GREEDY = "greedy"
 GREEDY_TOKENS = 1024
 """Bound of a plain greedy reply."""
+
+WIDEST = 32
+"""Branches that an engine computes for several solvers at once, at most."""
 
 TOOLS = ("python",)
 """What the agent may use, unless others are named."""
@@ -72,8 +79,43 @@ class Solver(Protocol):
     def solve(self, problem: Problem) -> Solved:
         """Return an answer; `interrupted` after Ctrl-C. Only `problem.task` or `problem.plain` is looked at."""
 
+    def interrupt(self) -> None:
+        """End what is being solved soon, from another thread: `solve` says `interrupted`, or raises KeyboardInterrupt.
+
+        Nothing happens where nothing is being solved.
+        """
+
     def close(self) -> None:
         """Stop what is open. Safe to call twice."""
+
+
+@contextmanager
+def side_by_side(
+    core: str | Core, jobs: int, make: Callable[[str | Core], Solver], *, branches: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[list[Solver]]:
+    """Open so many solvers that solve at once; several share one core, whose batches they fill together.
+
+    Args:
+        make: opens a solver of a core.
+        branches: that each has at once, at most.
+        progress: hears of a model's download.
+    """
+    with ExitStack() as stack:
+        cores: Sequence[str | Core] = [core]
+        if jobs > 1:
+            name = check_core(core) if isinstance(core, str) else core.name
+            # Who checks a program meanwhile needs no place in the engine.
+            places = max(branches, min(WIDEST, branches * max(1, jobs - (branches > 1))))
+            shared = stack.enter_context(SharedCore(partial(_open_wide, core, places, progress), name))
+            cores = [shared.share() for _ in range(jobs)]
+        yield [stack.enter_context(closing(make(one))) for one in cores]
+
+
+async def _open_wide(core: str | Core, places: int, progress: Progress | None) -> Core:
+    if not isinstance(core, str):
+        return core
+    return await open_core(core, group_factory(), progress, Ledger(), branches=places)
 
 
 def open_solver(
@@ -143,7 +185,7 @@ class AgentSolver:
             self.circumstances = event.data["manifest"]
 
     def interrupt(self) -> None:
-        """End what is being solved soon, from another thread; it comes back as `interrupted`."""
+        """See `Solver.interrupt`."""
         self._agent.interrupt()
 
     def close(self) -> None:
@@ -160,6 +202,7 @@ class GreedySolver:
         self._progress = progress
         self._loop = BackgroundLoop("ponder-greedy")
         self._core: Core | None = None
+        self._work: Future[Any] | None = None
         self.settings = {"core": self._spec, "strategy": GREEDY, "samples": 1, "max_tokens": GREEDY_TOKENS}
         self.circumstances: Mapping[str, Any] = {}
 
@@ -172,18 +215,25 @@ class GreedySolver:
         return self._wait(self._solve(problem))
 
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
-        future = self._loop.submit(work)
+        future = self._work = self._loop.submit(work)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
             raise
+        except CancelledError:
+            raise KeyboardInterrupt from None
+
+    def interrupt(self) -> None:
+        """See `Solver.interrupt`."""
+        if self._work is not None:
+            self._work.cancel()
 
     async def _solve(self, problem: Problem) -> Solved:
         await self._start()
         core = self._core
         assert core is not None
-        ledger = Ledger([core_meter(core)])
+        ledger = Ledger([core_meter(core)], agents=core.agents if isinstance(core, Shared) else 1)
         prompt = Prompt(messages=(Message(role="user", content=problem.plain),))
         with ledger.scope("core", 1) as call:
             ((said,),) = await core.sample([prompt], 1, SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,7 @@ def bench(
     seed: Annotated[int, typer.Option(help="Orders the tasks; makes reasoning-gym's puzzles.")] = 2026,
     strategy: Annotated[str, typer.Option(help="How to search, or greedy: one plain sample.")] = "best-of-n",
     families: Annotated[str | None, typer.Option(help="Of reasoning_gym or open_ended, comma-separated.")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=32, help="Tasks at once, on one engine.")] = 1,
     budget_cpu: Annotated[float | None, typer.Option(help="CPU seconds of each task, at most.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Results file (JSON lines): a run that was stopped goes on from it.")
@@ -66,7 +68,7 @@ def bench(
     from ponder.bench.results import ResultsFile, read_results
     from ponder.bench.rooms import GradingRooms
     from ponder.bench.runner import run_suite
-    from ponder.bench.solvers import open_solver
+    from ponder.bench.solvers import GREEDY, open_solver, side_by_side
     from ponder.bench.suites.registry import open_suite
     from ponder.models import showing
     from ponder.parts import DEFAULT_CORE
@@ -76,16 +78,15 @@ def bench(
     with waiting(console, f"opening {suite}", quiet=quiet):
         opened = open_suite(suite, data=data, families=names, seed=seed)
     with opened, GradingRooms() as rooms, showing() as downloads:
-        solver = open_solver(
-            core or DEFAULT_CORE, strategy, samples,
+        make = partial(
+            open_solver, strategy=strategy, samples=samples,
             budget=budget, progress=downloads, tools=opened.tools, hosts=opened.hosts,
         )  # fmt: skip
-        try:
-            settings = {"suite": opened.name, **opened.manifest, "seed": seed, **solver.settings}
+        branches = 1 if strategy == GREEDY else samples
+        with side_by_side(core or DEFAULT_CORE, jobs, make, branches=branches, progress=downloads) as solvers:
+            settings = {"suite": opened.name, **opened.manifest, "seed": seed, **solvers[0].settings}
             with ResultsFile(path, settings) as file, progress(console, quiet=quiet) as watcher:
-                summary = run_suite(opened, solver, rooms, file, limit=limit, watcher=watcher)
-        finally:
-            solver.close()
+                summary = run_suite(opened, solvers, rooms, file, limit=limit, watcher=watcher)
     if summary.tasks:
         kept = read_results(path).rows
         rows = [kept[name] for name in summary.names]

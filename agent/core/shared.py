@@ -28,7 +28,7 @@ class SharedCore:
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Core]], name: str) -> None:
         self.name = name
-        self.shares = 0
+        self.agents = 0
         self._make = make
         self._loop = BackgroundLoop("ponder-core")
         self._core: Core | None = None
@@ -36,7 +36,7 @@ class SharedCore:
 
     def share(self) -> Share:
         """Return a part of it, for one agent."""
-        self.shares += 1
+        self.agents += 1
         return Share(self)
 
     def call(self, function: Callable[[], None]) -> None:
@@ -86,6 +86,11 @@ class Share:
         self.name = whole.name
         self._whole = whole
         self._used = CpuReading(method="estimate")
+
+    @property
+    def agents(self) -> int:
+        """See `Shared.agents`."""
+        return self._whole.agents
 
     async def start(self) -> None:
         """See `Core.start`."""
@@ -144,8 +149,8 @@ class Share:
         """See `Core.halt`."""
 
     def manifest(self) -> Mapping[str, str | int | float | bool]:
-        """See `Core.manifest`; `shares` says how many agents share it."""
-        return {**self._whole.core.manifest(), "shares": self._whole.shares}
+        """See `Core.manifest`; `agents` says how many share it."""
+        return {**self._whole.core.manifest(), "agents": self.agents}
 
     async def close(self) -> None:
         """See `Core.close`: the others go on."""

@@ -147,7 +147,7 @@ def test_searches_side_by_side_leave_out_and_repeat_nothing(data: Path) -> None:
     assert done(command(data, "run", *words))["done"] == {"gsm8k": 12}
     assert lines(file) == 13, "no task was done twice"
     found = read_results(file)
-    assert found.manifest["run"]["shares"] == 3
+    assert found.manifest["run"]["agents"] == 3
     assert all(row.right for row in found.rows.values())
     assert done(command(data, "pack"))["tasks"] == 12
 

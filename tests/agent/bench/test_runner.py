@@ -6,7 +6,9 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,7 +19,7 @@ from ponder.bench.report import told as told_so_far
 from ponder.bench.results import Results, ResultsFile, compare, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import Summary, run_suite
-from ponder.bench.solvers import Solved, Solver, open_solver, read_plain
+from ponder.bench.solvers import Solved, Solver, open_solver, read_plain, side_by_side
 from ponder.bench.suites.registry import open_suite
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
@@ -43,7 +45,7 @@ def greedy(suite: Suite, out: Path, rooms: GradingRooms, *, limit: int | None = 
     solver = solver or open_solver(core or ScriptedCore(says_its_number), "greedy", 1)
     try:
         with ResultsFile(out, {"suite": suite.name, **suite.manifest, **solver.settings}) as file:
-            return run_suite(suite, solver, rooms, file, limit=limit)
+            return run_suite(suite, [solver], rooms, file, limit=limit)
     finally:
         solver.close()
 
@@ -176,6 +178,9 @@ class Interrupted:
             raise KeyboardInterrupt
         return solved.model_copy(update={"stop_reason": "interrupted"}) if self._count == 3 else solved
 
+    def interrupt(self) -> None:
+        self._inner.interrupt()
+
     def close(self) -> None:
         self._inner.close()
 
@@ -280,6 +285,35 @@ def test_ctrl_c_keeps_what_is_done(gsm8k_file: Path, tmp_path: Path, rooms: Grad
     assert summary.tasks == len(read_results(out).rows) == 2
     assert not greedy(suite, out, rooms).interrupted
     assert len(read_results(out).rows) == 5
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "best-of-n"])
+def test_several_solvers_share_a_core_and_the_tasks(
+    gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms, strategy: str
+) -> None:
+    suite, out = open_suite("gsm8k", data=gsm8k_file), tmp_path / "r.jsonl"
+    core = ScriptedCore(says_its_number, delay_s=0.02)
+    make = partial(open_solver, strategy=strategy, samples=2, home=tmp_path / "home", tools=())
+    with side_by_side(core, 3, make) as solvers, ResultsFile(out, {**solvers[0].settings}) as file:
+        summary = run_suite(suite, solvers, rooms, file)
+    assert (summary.tasks, summary.right, summary.core) == (5, 4, "scripted")
+    assert sorted(summary.names) == sorted({problem.id for problem in suite.problems(5)})
+    assert summary.manifest["run"]["agents"] == 3
+
+
+@pytest.mark.parametrize("how", ["raised", "returned"])
+def test_ctrl_c_ends_all_solvers_and_keeps_what_is_done(
+    gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms, how: str
+) -> None:
+    suite, out = open_suite("gsm8k", data=gsm8k_file), tmp_path / "r.jsonl"
+    slow = open_solver(ScriptedCore(says_its_number, delay_s=30), "greedy", 1)
+    quick: Any = Interrupted(how)
+    with ResultsFile(out, {**slow.settings}) as file:
+        summary = run_suite(suite, [quick, slow], rooms, file)
+    assert summary.interrupted
+    assert summary.tasks == len(read_results(out).rows) == 2, "the task that the slow one was at is left out"
+    quick.close()
+    slow.close()
 
 
 def test_searches_that_break_are_tried_again_and_end_a_run(

@@ -141,6 +141,13 @@ def test_a_real_run_is_resumed_and_compared(capsys: pytest.CaptureFixture[str], 
     assert len(out.read_text("utf-8").splitlines()) == 3
     assert run(["bench", "compare", str(out), str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"]["value"] == 0
+    wide = tmp_path / "wide.jsonl"
+    assert run([*options, "--limit", "3", "-j", "2", "--out", str(wide)]) == 0
+    told, err = capsys.readouterr()
+    at_once = json.loads(told)
+    assert at_once["tasks"] == 3
+    assert at_once["manifest"]["run"]["agents"] == 2
+    assert at_once["cpu_s_per_task"] > 0
     assert run([*options, "--seed", "3", "--out", str(out)]) == 2
     assert "seed is 2026 there and 3 here" in capsys.readouterr().err
 

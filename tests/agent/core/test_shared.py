@@ -78,7 +78,7 @@ def test_each_share_is_told_and_billed_for_its_own_samples_on_its_own_loop(whole
     assert [[sample for sample, _ in one] for one in heard] == [[0], [0, 1], [0, 1, 2]]
     assert len(working.threads) == 1
     assert [share.read().cpu_s for share in shares] == [0.5, 1.0, 1.5]
-    assert shares[0].manifest() == {"core": "scripted", "shares": 3}
+    assert shares[0].manifest() == {"core": "scripted", "agents": 3}
     assert shares[0].live() == Usage()
 
 
