@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from ponder.background import BackgroundLoop
 from ponder.errors import UsageError
+from ponder.judges.calibration import load
 from ponder.judges.checks import validate
 from ponder.judges.evidence import EvidenceJudge
 from ponder.ledger import Prices
@@ -87,7 +88,7 @@ class Agent:
             core=check_core(core) if isinstance(core, str) else core,
             tools=check_tools(tools),
             strategy=strategy or make_strategy(tools),
-            judge=judge or EvidenceJudge(),
+            judge=judge or EvidenceJudge(load().of(core if isinstance(core, str) else core.name)),
             policy=policy or AdaptiveConsistency(),
             limits=limits or Limits(),
             prices=prices or Prices(),

@@ -10,6 +10,9 @@ selection and ablation are of `--records`, else of all folders that are named. C
 cross-fitting over tasks, and of `--held-out` by the calibration file as it is. No core runs here. Records of trees
 count as the judge's choice at full depth, on tasks of which there are independent samples too.
 
+Samples may have been recorded with tests of the core's own (`+tests`). These are looked at in the ablation only: all
+else is about the judge as an agent has it by itself, without them.
+
 The last line is one JSON object.
 """
 
@@ -28,7 +31,7 @@ from pages import put
 
 from ponder.bench.records.curves import Curve, curve, draw_coverage, draw_reliability
 from ponder.bench.records.fitting import DEPTHS, Snapshot, cross_fitted, fit, probabilities, snapshots
-from ponder.bench.records.offline import Search, searches
+from ponder.bench.records.offline import Search, as_shipped, searches
 from ponder.bench.records.recording import manifest_of
 from ponder.bench.records.reliability import Reliability, bins_of_equal_size, reliability
 from ponder.bench.records.selection import Selection, Without, ablate, picks, select
@@ -71,9 +74,12 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     """Fit the calibration and write it."""
     if not options.train:
         raise UsageError("--train names the records to fit on")
-    found = [one for search in read(options.train) for one in snapshots(search)]
-    made = fit(found, core=core_of(options.train), records=[folder.name for folder in options.train])
-    options.calibration.write_text(made.model_dump_json(indent=1, exclude_none=True) + "\n", "utf-8")
+    found = [one for search in read(options.train) for one in snapshots(as_shipped(search))]
+    core = core_of(options.train)
+    made = fit(found, core=core, records=[folder.name for folder in options.train])
+    others = [model for model in load(options.calibration).models if model.fitted_on and model.fitted_on.core != core]
+    whole = Calibration(models=(*others, *made.models))
+    options.calibration.write_text(whole.model_dump_json(indent=1, exclude_none=True) + "\n", "utf-8")
     rows = [{"kind": model.kind, **model.fitted_on.model_dump()} for model in made.models if model.fitted_on]
     return {"written": options.calibration.name, "models": rows}
 
@@ -83,13 +89,14 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     folders = options.records or list(dict.fromkeys((*options.train, *options.held_out)))
     if not folders:
         raise UsageError("--records (or --train, --held-out) names folders with records")
-    core, calibration = core_of([*folders, *options.train, *options.held_out]), load(options.calibration)
+    core = core_of([*folders, *options.train, *options.held_out])
+    calibration = load(options.calibration).of(core)
     refuse_what_was_trained_on(options, calibration)
     found = read(folders)
     samples = [one for one in found if one.independent and len(one.samples) >= options.k]
     trees = [one for one in found if not one.independent]
     curves = coverage([one for one in found if one.independent], options)
-    chosen = selection(samples, trees, options.k)
+    chosen = selection([as_shipped(one) for one in samples], [as_shipped(one) for one in trees], options.k)
     pieces = {f"{name}, samples": ablate(own, options.k) for name, own in by_suite(samples).items()}
     pieces |= {f"{name}, trees": ablate(own, None) for name, own in by_suite(trees).items()}
     rated = calibrated(options, calibration)
@@ -138,12 +145,12 @@ def calibrated(options: argparse.Namespace, calibration: Calibration) -> list[Ra
     drawn: dict[str, list[tuple[float, bool]]] = {}
     train, held_out = options.train or options.records, options.held_out
     if calibration.models and held_out:
-        own = [one for search in read(held_out) for one in snapshots(search)]
+        own = [one for search in read(held_out) for one in snapshots(as_shipped(search))]
         said = probabilities(calibration, own)
         rated += sets("held out", own, said)
         drawn["held out"] = pairs(own, said)
     if train:
-        own = [one for search in read(train) for one in snapshots(search)]
+        own = [one for search in read(train) for one in snapshots(as_shipped(search))]
         said = cross_fitted(own)
         rated += sets("cross-fitted", own, said)
         drawn["cross-fitted"] = pairs(own, said)

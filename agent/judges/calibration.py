@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ponder.errors import UsageError
-from ponder.judges.agreement import Kind, behaves_like, dual_agreement, groups, kind_of, same_answer, weight
+from ponder.judges.agreement import Kind, behaves_like, groups, kind_of, same_answer, weight
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Record
@@ -56,10 +56,6 @@ class Signals(Record):
     """How many of those that pass as many checks do the same: `agreement.behaves_like`."""
     log_alike: float | None = None
     """log2 of 1 + how many these are."""
-    dual: float | None = None
-    """`agreement.dual_agreement` with the core's own tests."""
-    own_passed: float | None = None
-    """The share of the core's own tests that the best candidate passes."""
     obeys: float | None = None
     """Of a text: the share of what the task's words ask that it does."""
     obeying: float | None = None
@@ -73,7 +69,8 @@ def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) ->
 
     Args:
         found: all candidates so far.
-        tests: what the core wrote to test programs with.
+        tests: what the core wrote to test programs with: what these say of a candidate is left out, since it told right
+            from wrong no better than the rest (docs/judge.md).
         best: which of them was chosen.
 
     Raises:
@@ -121,10 +118,6 @@ def _of_program(leader: Candidate, found: Sequence[Candidate], tests: Sequence[O
     if any(candidate.outcomes for candidate in found):
         same = behaves_like(leader, most, tests)
         came |= {"behaves": same, "log_alike": math.log2(1 + same * (len(most) - 1))}
-    if tests:
-        # By itself a candidate agrees wholly with a test that it passes, and not at all with another one.
-        passed = sum(dual_agreement([leader], [test])[leader.node] for test in tests)
-        came |= {"dual": dual_agreement(most, tests)[leader.node], "own_passed": passed / len(tests)}
     return came
 
 
@@ -184,10 +177,15 @@ class Model(Record):
 
 
 class Calibration(Record):
-    """Models, of each kind those with more signals first."""
+    """Models, of each core and kind those with more signals first."""
 
     version: Literal[1] = 1
     models: tuple[Model, ...] = ()
+
+    def of(self, core: str | None) -> Calibration:
+        """Return the models that were fitted on searches of this core: log-probabilities and agreement are its own."""
+        own = tuple(model for model in self.models if model.fitted_on is not None and model.fitted_on.core == core)
+        return Calibration(models=own)
 
     def probability(self, seen: Signals) -> float | None:
         """Return the chance that the best answer is right, by the first model of its kind that misses no signal.
@@ -196,6 +194,9 @@ class Calibration(Record):
         """
         own = (model.probability(seen) for model in self.models if model.kind == seen.kind)
         return next((chance for chance in own if chance is not None), None)
+
+
+UNCALIBRATED = Calibration()
 
 
 @lru_cache(maxsize=4)

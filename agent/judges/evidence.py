@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ponder.judges.agreement import most_faithful, same_answer
+from ponder.judges.calibration import UNCALIBRATED, Calibration
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
 from ponder.judges.standing import assessed, standing
 from ponder.protocols import TreeView
@@ -21,7 +22,13 @@ class EvidenceJudge:
     Its confidence is the calibrated probability of `ponder.judges.calibration` where that has a model for such a
     search. Else it is, with checks, the rule of succession over those that passed, or the chance that the leading
     answer is the core's most likely one.
+
+    Args:
+        calibration: of the core that searches.
     """
+
+    def __init__(self, calibration: Calibration = UNCALIBRATED) -> None:
+        self._calibration = calibration
 
     def judge(self, tree: TreeView, new: Sequence[int]) -> Mapping[int, Verdict]:
         """See `Judge.judge`."""
@@ -31,11 +38,11 @@ class EvidenceJudge:
 
     def best(self, tree: TreeView) -> Best | None:
         """See `Judge.best`."""
-        return assessed(candidates(tree), own_tests(tree))
+        return assessed(candidates(tree), own_tests(tree), self._calibration)
 
     def standing(self, tree: TreeView) -> Standing:
         """See `Judge.standing`."""
-        return standing(candidates(tree), own_tests(tree))
+        return standing(candidates(tree), own_tests(tree), self._calibration)
 
     def inputs(self, tree: TreeView) -> Sequence[str]:
         """See `Judge.inputs`."""

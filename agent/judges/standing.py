@@ -8,35 +8,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ponder.judges.agreement import groups, most_faithful, same_answer, weight
-from ponder.judges.calibration import load, signals
+from ponder.judges.calibration import UNCALIBRATED, Calibration, signals
 from ponder.judges.candidates import Candidate
 from ponder.judges.choosing import choose
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Standing
 
 
-def assessed(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | None:
+def assessed(
+    found: Sequence[Candidate], tests: Sequence[OwnTest] = (), calibration: Calibration = UNCALIBRATED
+) -> Best | None:
     """Return the best of the candidates, with the calibrated chance that it is right where there is a model for it."""
-    best, calibration = choose(found, tests), load()
+    best = choose(found, tests)
     if best is None or not calibration.models:
         return best
     chance = calibration.probability(signals(found, tests, best))
     return best if chance is None else best.model_copy(update={"confidence": chance})
 
 
-def standing(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Standing:
+def standing(
+    found: Sequence[Candidate], tests: Sequence[OwnTest] = (), calibration: Calibration = UNCALIBRATED
+) -> Standing:
     """Return where a search with these candidates stands.
 
     Args:
         found: in the order in which they were asked for.
         tests: what the core wrote to test programs with.
+        calibration: of the core that searched.
     """
-    best = assessed(found, tests)
+    best = assessed(found, tests, calibration)
     if best is None:
         return Standing()
     seen = signals(found, tests, best)
     nodes = {candidate.node: candidate for candidate in found}
-    half = assessed(found[: len(found) // 2], tests)
+    half = assessed(found[: len(found) // 2], tests, calibration)
     return Standing(
         best=best,
         votes=tuple(weight(group) for group in groups(most_faithful(found))),

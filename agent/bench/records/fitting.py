@@ -30,13 +30,11 @@ Form = tuple[Kind, tuple[str, ...]]
 _ALWAYS = ("log_candidates", "alone", "distinct", "lead_share", "mean_logprob")
 _RUN = (*_ALWAYS, "behaves", "log_alike")
 _CHECKED = (*_RUN, "passed", "log_checks", "passing")
-_OWN = ("dual", "own_passed")
 _AGREED = (*_ALWAYS, "log_lead", "margin", "lead_chance", "executed")
 _TEXTS = ("log_candidates", "alone", "mean_logprob", "obeys", "obeying")
 FORMS: tuple[Form, ...] = (
-    ("programs", (*_CHECKED, *_OWN)),
     ("programs", _CHECKED),
-    ("programs", (*_RUN, *_OWN)),
+    ("programs", _RUN),
     ("answers", (*_AGREED, "rubric")),
     ("answers", _AGREED),
     ("texts", (*_TEXTS, "rubric")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,12 @@ def without_executed(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Ev
 def without_rubric(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
     """Take the core's opinion of answers away."""
     return [one.model_copy(update={"rubric": None}) for one in found], tuple(tests)
+
+
+def as_shipped(search: Search) -> Search:
+    """Return a search with the evidence that an agent has by itself: without tests of the core's own (`+tests`)."""
+    kept = tuple(tuple(without_own_tests(sample, search.tests)[0]) for sample in search.samples)
+    return replace(search, samples=kept, tests=()) if search.tests else search
 
 
 PIECES: Mapping[str, tuple[Callable[[Sequence[Candidate], Sequence[OwnTest]], Evidence], Callable[[Cost], float]]] = {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ponder.errors import UsageError
-from ponder.judges.calibration import FILE, Calibration, Model, Signals, Term, load, signals
+from ponder.judges.calibration import FILE, Calibration, FittedOn, Model, Signals, Term, load, signals
 from ponder.judges.candidates import Candidate
 from ponder.judges.choosing import choose
 from ponder.program_tests import OwnTest
@@ -40,7 +40,7 @@ def test_answers_that_agree() -> None:
     assert (made.lead_share, made.margin, made.log_lead) == (3 / 5, 2 / 5, 2.0)
     assert made.lead_chance == pytest.approx(0.8125)  # P(p > 1/2) under Beta(4, 2)
     assert (made.executed, made.mean_logprob) == (0.0, -0.5)
-    assert {made.passed, made.behaves, made.dual, made.obeys, made.rubric} == {None}
+    assert {made.passed, made.behaves, made.obeys, made.rubric} == {None}
 
 
 def test_programs_that_are_checked_and_called() -> None:
@@ -58,12 +58,11 @@ def test_programs_that_are_checked_and_called() -> None:
     assert made.log_checks == pytest.approx(math.log2(3))
     assert made.behaves == pytest.approx(1 / 2), "what own tests say of the other calls is theirs"
     assert made.log_alike == pytest.approx(1.0)
-    assert (made.dual, made.own_passed) == (1.0, 1.0)
 
 
-def test_a_search_without_own_tests_lacks_their_signals() -> None:
+def test_one_program_agrees_with_none() -> None:
     made = seen([candidate(1, "a", passed=1, checks=1, outcomes={"f(1)": "=1"})])
-    assert (made.dual, made.own_passed, made.behaves, made.alone) == (None, None, 0.0, 1.0)
+    assert (made.behaves, made.alone) == (0.0, 1.0)
 
 
 def test_texts() -> None:
@@ -114,6 +113,14 @@ def test_a_missing_signal_leaves_it_to_the_next_model_of_the_kind() -> None:
     assert Calibration(models=(other, rich, plain)).probability(ANSWERS) == 0.5
     assert Calibration(models=(other, rich)).probability(ANSWERS) is None
     assert Calibration(models=(other,)).probability(ANSWERS) is None
+
+
+def test_a_model_is_for_its_own_core() -> None:
+    about = FittedOn(core="one", records=("r",), suites=("s",), tasks=1, snapshots=5, right=0.5, ece=0.1, brier=0.2)
+    own, tried = (Model(kind="answers", bias=0.0, terms=(), fitted_on=one) for one in (about, None))
+    both = Calibration(models=(tried, own))
+    assert both.of("one").models == (own,)
+    assert both.of("two").models == both.of(None).models == ()
 
 
 def test_without_a_file_nothing_is_calibrated(tmp_path: Path) -> None:

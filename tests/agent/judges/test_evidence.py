@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder.judges.calibration import Signals
+from ponder.judges.calibration import Calibration, Model
 from ponder.judges.evidence import EvidenceJudge
 from ponder.records import Answer, Browse, Observation, Reason, RunCode, SuccessCriterion, Task
 
@@ -203,23 +203,15 @@ def test_a_rubric_is_for_all_answers_and_is_no_check(grow) -> None:  # type: ign
     assert JUDGE.standing(maker.tree).best_passed is None
 
 
-def test_the_confidence_is_the_calibrated_one_where_there_is_a_model(
-    grow, monkeypatch: pytest.MonkeyPatch  # type: ignore[no-untyped-def]
-) -> None:
-    class Known:
-        models = ("of answers",)
-
-        def probability(self, seen: Signals) -> float | None:
-            return 0.31 if seen.kind == "answers" else None
-
-    monkeypatch.setattr("ponder.judges.standing.load", Known)
+def test_the_confidence_is_the_calibrated_one_where_there_is_a_model(grow) -> None:  # type: ignore[no-untyped-def]
+    judge = EvidenceJudge(Calibration(models=(Model(kind="answers", bias=-0.8, terms=()),)))
     maker = grow()
     maker.add(Answer(text="4"))
-    best = JUDGE.best(maker.tree)
+    best = judge.best(maker.tree)
     assert best is not None
-    assert best.confidence == 0.31
+    assert best.confidence == pytest.approx(0.31, abs=0.001)
     plain = grow()
     plain.add(Answer(text=f"{LONG}one"))
-    other = JUDGE.best(plain.tree)
+    other = judge.best(plain.tree)
     assert other is not None
     assert other.confidence == 0.75

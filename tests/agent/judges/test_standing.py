@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from ponder.judges.calibration import Signals
+from ponder.judges.calibration import Calibration, Model, Term
 from ponder.judges.candidates import Candidate
 from ponder.judges.standing import assessed, standing
 from ponder.records import Standing
@@ -52,15 +53,10 @@ def test_programs_that_do_the_same_vote_together() -> None:
     assert standing(found).votes == (2.0, 1.0, 1.0, 1.0)  # those that come to nothing have nothing in common
 
 
-def test_the_gain_is_what_the_other_half_has_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Known:
-        models = ("of answers",)
-
-        def probability(self, seen: Signals) -> float | None:
-            return 0.2 * 2**seen.log_candidates
-
-    monkeypatch.setattr("ponder.judges.standing.load", Known)
-    seen = standing([candidate(n, "7") for n in range(4)])
+def test_the_gain_is_what_the_other_half_has_added() -> None:
+    doubled = Term(name="log_candidates", weight=math.log(4) - math.log(2 / 3), mean=1, scale=1, low=0, high=9)
+    known = Calibration(models=(Model(kind="answers", bias=math.log(2 / 3), terms=(doubled,)),))
+    seen = standing([candidate(n, "7") for n in range(4)], (), known)
     assert seen.best is not None
     assert (seen.best.confidence, seen.gain) == (pytest.approx(0.8), pytest.approx(0.4))
-    assert standing([candidate(1, "7")]).gain is None
+    assert standing([candidate(1, "7")], (), known).gain is None
