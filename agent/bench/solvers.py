@@ -107,7 +107,7 @@ def side_by_side(
             name = check_core(core) if isinstance(core, str) else core.name
             # Who checks a program meanwhile needs no place in the engine.
             places = max(branches, min(WIDEST, branches * max(1, jobs - (branches > 1))))
-            shared = stack.enter_context(SharedCore(partial(_open_wide, core, places, progress), name))
+            shared = stack.enter_context(closing(SharedCore(partial(_open_wide, core, places, progress), name)))
             cores = [shared.share() for _ in range(jobs)]
         yield [stack.enter_context(closing(make(one))) for one in cores]
 

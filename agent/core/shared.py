@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ponder.background import BackgroundLoop
 from ponder.protocols import Core
@@ -19,7 +18,7 @@ OnDone = Callable[[int, int, Completion], None]
 
 
 class SharedCore:
-    """A core on a loop of its own, until it is closed. A context manager.
+    """A core on a loop of its own, until it is closed.
 
     Args:
         make: makes the core; it is started with the first share.
@@ -65,14 +64,6 @@ class SharedCore:
         if core is not None:
             self._loop.submit(core.close()).result(timeout=30)
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Share:

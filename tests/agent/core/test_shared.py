@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def whole(working: Working) -> Iterator[SharedCore]:
     async def make() -> Core:
         return working
 
-    with SharedCore(make, "shared") as made:
+    with closing(SharedCore(make, "shared")) as made:
         yield made
 
 
