@@ -188,8 +188,10 @@ async def _open_weights(
     identity = {"model": name, "sha256": sha256}
     if isinstance(model, Model):
         identity["license"] = model.license
-    sizes = {} if branches is None else {"n_parallel": branches}
-    return LlamaCppCore(EngineSettings(model=path, **sizes), groups, identity)
+    settings = EngineSettings(model=path)
+    if branches is not None:
+        settings = settings.model_copy(update={"n_parallel": branches})
+    return LlamaCppCore(settings, groups, identity)
 
 
 @dataclass

@@ -215,7 +215,8 @@ class GreedySolver:
         return self._wait(self._solve(problem))
 
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
-        future = self._work = self._loop.submit(work)
+        future = self._loop.submit(work)
+        self._work = future
         try:
             return future.result()
         except KeyboardInterrupt:

@@ -18,8 +18,8 @@ from ponder.judges.candidates import Candidate, candidates
 from ponder.records import Charge, Node, Record
 from ponder.tree import Event, Tree
 
-TABLES = ("tasks", "nodes", "decisions")
 Table = Literal["tasks", "nodes", "decisions"]
+TABLES: tuple[Table, ...] = ("tasks", "nodes", "decisions")
 
 
 class Recorded(Record):
