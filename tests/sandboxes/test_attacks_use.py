@@ -101,7 +101,7 @@ ATTACKS: dict[str, tuple[str, set[str]]] = {
     "recursion without its limit": ("sys.setrecursionlimit(10**9)\ndef f(): f()\nf()", {"error", "memory", "killed"}),
     "recursion in the compiler": (
         "try: compile('-' * 10**5 + '1', '', 'eval')\nexcept Exception as error: print(type(error))", {"ok", "error"}),
-    "recursion of C": ("x = ()\nfor _ in range(10**6): x = (x,)\nhash(x)", {"error", "killed"}),
+    "recursion of C": ("x = ()\nfor _ in range(3 * 10**5): x = (x,)\nhash(x)", {"error", "killed"}),
     # kernel objects
     "open files": ("keep = []\nuntil_it_fails(lambda n: keep.append(open('/dev/null')))", {"ok"}),
     "watches": (

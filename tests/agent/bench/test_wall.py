@@ -66,6 +66,7 @@ class WatchedCore(ScriptedCore):
 
 class WatchedJudge(EvidenceJudge):
     def __init__(self, shown: Shown) -> None:
+        super().__init__()
         self._shown = shown
 
     def judge(self, tree: TreeView, new: Sequence[int]) -> Mapping[int, Verdict]:
