@@ -17,7 +17,7 @@ from ponder.metering import Closing
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
 from ponder.policies.hosts import HostRules
 from ponder.prompting import step_kinds
-from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Strategy, Tool
+from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Shared, Strategy, Tool
 from ponder.records import CpuReading
 from ponder.search.attempts import SequentialRevision, TreeQuestSearch
 from ponder.search.auto import Auto
@@ -227,6 +227,11 @@ class Toolbox:
             await tool.close()
         if self.sandbox is not None:
             await self.sandbox.close()
+
+
+def agents_of(core: str | Core) -> int:
+    """Return how many agents of this process compute with a core."""
+    return core.agents if isinstance(core, Shared) else 1
 
 
 def core_meter(core: Core) -> Meter:

@@ -21,10 +21,10 @@ from ponder.graph import open_graph
 from ponder.ledger import Ledger, Meter, Prices
 from ponder.manifest import Manifest, with_circumstances
 from ponder.models import Progress
-from ponder.parts import core_meter, open_core, open_tools, recorded, replayed, replayed_tools
+from ponder.parts import agents_of, core_meter, open_core, open_tools, recorded, replayed, replayed_tools
 from ponder.policies.features import extract
 from ponder.policies.hosts import HostRules
-from ponder.protocols import Core, Judge, Shared, StopPolicy, Strategy
+from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Charge, Limits, Result, Task
 from ponder.running import Search, nothing_found, run_search, write_end
 from ponder.sandboxes.groups import group_factory
@@ -140,9 +140,8 @@ class Works:
         self, tree: Tree, log: Log, begin: Callable[[], None], budget: Budget, earlier: Sequence[Charge] = ()
     ) -> Result:
         """Open what is not open yet, search, and write the end; the budget is watched from the first moment on."""
-        core = self._plan.core
-        agents = core.agents if isinstance(core, Shared) else 1
-        ledger = Ledger(prices=self._plan.prices, whole_process=self._whole_process, agents=agents)
+        plan = self._plan
+        ledger = Ledger(prices=plan.prices, whole_process=self._whole_process, agents=agents_of(plan.core))
         control = Control()
         for charge in earlier:
             ledger.add(charge)

@@ -64,6 +64,11 @@ def read(folders: Sequence[Path]) -> list[Search]:
     return found
 
 
+def snapshots_in(folders: Sequence[Path]) -> list[Snapshot]:
+    """Return the snapshots of all searches of some folders, as the judge sees them by itself."""
+    return [one for search in read(folders) for one in snapshots(as_shipped(search))]
+
+
 def by_suite(found: Sequence[Search]) -> dict[str, list[Search]]:
     """Return the searches of each suite and, where there are several, of all of them."""
     suites = {suite: [one for one in found if one.suite == suite] for suite in dict.fromkeys(s.suite for s in found)}
@@ -74,7 +79,7 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     """Fit the calibration and write it."""
     if not options.train:
         raise UsageError("--train names the records to fit on")
-    found = [one for search in read(options.train) for one in snapshots(as_shipped(search))]
+    found = snapshots_in(options.train)
     core = core_of(options.train)
     made = fit(found, core=core, records=[folder.name for folder in options.train])
     others = [model for model in load(options.calibration).models if model.fitted_on and model.fitted_on.core != core]
@@ -145,12 +150,12 @@ def calibrated(options: argparse.Namespace, calibration: Calibration) -> list[Ra
     drawn: dict[str, list[tuple[float, bool]]] = {}
     train, held_out = options.train or options.records, options.held_out
     if calibration.models and held_out:
-        own = [one for search in read(held_out) for one in snapshots(as_shipped(search))]
+        own = snapshots_in(held_out)
         said = probabilities(calibration, own)
         rated += sets("held out", own, said)
         drawn["held out"] = pairs(own, said)
     if train:
-        own = [one for search in read(train) for one in snapshots(as_shipped(search))]
+        own = snapshots_in(train)
         said = cross_fitted(own)
         rated += sets("cross-fitted", own, said)
         drawn["cross-fitted"] = pairs(own, said)

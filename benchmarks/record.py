@@ -46,7 +46,7 @@ from ponder.bench.records.recording import Recorded, read_table, recorded, write
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import answered
-from ponder.bench.solvers import AgentSolver, side_by_side
+from ponder.bench.solvers import Solver, open_solver, side_by_side
 from ponder.bench.suites.registry import open_suite
 from ponder.errors import PonderError
 from ponder.parts import DEFAULT_CORE
@@ -156,11 +156,11 @@ def in_tables(options: argparse.Namespace) -> set[str]:
     return {row["task"] for row in read_table(folder, "tasks")} if (folder / "manifest.json").exists() else set()
 
 
-def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) -> AgentSolver:
+def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) -> Solver:
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
-    return AgentSolver(
-        core, KINDS[options.kind], SAMPLES, Budget(cpu_seconds=options.cpu), None,
-        {"policy": FullDepth(), "home": work_folder(options), "tools": options.tools, "hosts": hosts},
+    return open_solver(
+        core, KINDS[options.kind], SAMPLES, budget=Budget(cpu_seconds=options.cpu),
+        policy=FullDepth(), home=work_folder(options), tools=options.tools, hosts=hosts,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ class ResultsFile:
         """What the file's first line holds; nothing, while there is none."""
         self._begun = False
         self._added: dict[str, ResultRow] = {}
-        self._writing = threading.RLock()
+        self._writing = threading.Lock()
 
     @property
     def rows(self) -> dict[str, ResultRow]:

@@ -19,8 +19,8 @@ from ponder.errors import CoreError, UsageError
 from ponder.ledger import FETCH, Ledger
 from ponder.manifest import with_circumstances
 from ponder.models import Progress
-from ponder.parts import check_core, core_meter, make_strategy, open_core
-from ponder.protocols import Core, Shared, Strategy
+from ponder.parts import agents_of, check_core, core_meter, make_strategy, open_core
+from ponder.protocols import Core, Strategy
 from ponder.records import Answer, Bill, Budget, Message, Prompt, Record, SamplingParams, StopReason
 from ponder.sandboxes.groups import group_factory
 from ponder.tree import Event
@@ -234,7 +234,7 @@ class GreedySolver:
         await self._start()
         core = self._core
         assert core is not None
-        ledger = Ledger([core_meter(core)], agents=core.agents if isinstance(core, Shared) else 1)
+        ledger = Ledger([core_meter(core)], agents=agents_of(core))
         prompt = Prompt(messages=(Message(role="user", content=problem.plain),))
         with ledger.scope("core", 1) as call:
             ((said,),) = await core.sample([prompt], 1, SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS))

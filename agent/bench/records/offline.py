@@ -183,8 +183,10 @@ def without_rubric(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evid
 
 def as_shipped(search: Search) -> Search:
     """Return a search with the evidence that an agent has by itself: without tests of the core's own (`+tests`)."""
+    if not search.tests:
+        return search
     kept = tuple(tuple(without_own_tests(sample, search.tests)[0]) for sample in search.samples)
-    return replace(search, samples=kept, tests=()) if search.tests else search
+    return replace(search, samples=kept, tests=())
 
 
 PIECES: Mapping[str, tuple[Callable[[Sequence[Candidate], Sequence[OwnTest]], Evidence], Callable[[Cost], float]]] = {

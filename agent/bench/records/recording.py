@@ -211,7 +211,7 @@ def write_tables(folder: Path, found: Iterable[Recorded], manifests: Mapping[str
         made = pa.Table.from_pylist([{name: line.get(name) for name in names} for line in lines])
         pq.write_table(made, folder / f"{table}.parquet.new", compression="zstd", compression_level=19)
     (folder / "manifest.json.new").write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
-    for written in folder.glob("*.new"):  # all at once, so that what stops a long write leaves the old ones
+    for written in folder.glob("*.new"):  # one right after the other: what stops a long write leaves the old ones
         written.replace(written.with_suffix(""))
     return {table: len(lines) for table, lines in rows.items()}
 
