@@ -19,6 +19,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
+from ponder.answers import number
 from ponder.arguments import read_arguments
 from ponder.records import Action, Answer, Browse, CallTool, Reason, Record, RunCode
 
@@ -36,10 +37,13 @@ _ANSWER = re.compile(
     _LEAD + r"(?:the[ \t]+)?(?:final[ \t]+)?answer(?:[ \t]+is)?[*_]*[ \t]*" + _COLON + r"[ \t]*(.*)\Z",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
+_ANSWER_LINE = re.compile(_LEAD + r"(?:final[ \t]+)?answer[*_]*[ \t]*" + _COLON + r"[*_]*[ \t]*([^\n]+)$", re.M | re.I)
 _SAID_AGAIN = re.compile(r"^[*_ \t]*(?:final[ \t]+)?answer[*_]*[ \t]*:", re.MULTILINE | re.IGNORECASE)
 """Small cores write "Yes" and then "ANSWER: Yes": the answer ends there."""
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SAID = re.compile(r"\bthe (?:final |correct )?answer is[ \t]*" + _COLON + r"?[ \t]*([^\n]+)", re.IGNORECASE)
+_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
+_WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\{([^{}]*)\}")
 _HASHES = re.compile(r"^####[ \t]*([^\n]+)$", re.MULTILINE)
 _REF = re.compile(r"\[?(?:ref=)?((?:f\d+)?e\d+)\b\]?")
 _PAIRS = (("**", "**"), ("__", "__"), ("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("<", ">"))
@@ -87,6 +91,20 @@ def parse(text: str, *, code_is_answer: bool = False) -> Action:
             return action
     passing = None if code_is_answer else _said_in_passing(text)  # a number in a box is no program
     return passing or Reason(text=text.strip())
+
+
+def conclusion(text: str, *, program: bool) -> Action:
+    """Read a chain of thought: what it calls its answer at the end counts, and not what looks like one on the way.
+
+    Args:
+        program: a program in it is run, whatever the core says that it prints.
+    """
+    if program and isinstance(action := parse(text), RunCode):
+        return action
+    marks = list(_ANSWER_LINE.finditer(text))
+    if marks and (said := bare(marks[-1].group(1))):
+        return Answer(text=_without_latex(said), thought=text[: marks[-1].start()].strip())
+    return _said_in_passing(text) or parse(text)
 
 
 _Reader = Callable[[re.Match[str], str], Action | None]
@@ -157,8 +175,18 @@ def _said_in_passing(text: str) -> Action | None:
     for pattern in (_BOXED, _HASHES, _SAID):
         found = list(pattern.finditer(text))
         if found and (said := bare(found[-1].group(1).strip().removesuffix("."))):
-            return Answer(text=said, thought=text[: found[-1].start()].strip())
+            return Answer(text=_without_latex(said), thought=text[: found[-1].start()].strip())
     return None
+
+
+def _without_latex(said: str) -> str:
+    """Return a formula's value as it is written in a line; a unit behind a number is no part of it."""
+    if "\\" not in said:
+        return said
+    said = _FRACTION.sub(r"\1/\2", said)
+    said = re.sub(r"\\([$%#&_])", r"\1", re.sub(r"\\[,;:! ]", " ", said))
+    value = _WORDS.sub("", said).strip(" .$()[]\\")
+    return value if number(value) is not None else _WORDS.sub(r"\1", said).strip()
 
 
 def bare(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ponder.actions import Acts, fault, parse, render
+from ponder.actions import Acts, conclusion, fault, parse, render
 from ponder.cut_programs import without_its_end
 from ponder.gbnf import act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
 from ponder.imports import with_imports
@@ -102,7 +102,7 @@ class Prompting:
         """
         if has_tests(tree.task):
             return ["code"]
-        return ["answer"] if asks_for_text(tree.task) else step_kinds(self._tools)
+        return ["answer"] if asks_for_text(tree.task) or "python" not in self._tools else ["code", "answer"]
 
     def drop(self, tool: str) -> None:
         """Offer a tool no longer: its budget is spent."""
@@ -135,6 +135,8 @@ class Prompting:
         """Return the request for a new step below `parent`: of this kind, if the tools allow it."""
         if kind == "code" and kind not in self.kinds(tree):
             kind = "answer"
+        elif kind == "reason" and has_tests(tree.task):
+            kind = "code"
         line = tree.path(parent)
         params: dict[str, Any] = {"max_tokens": self._max_tokens, "stretch": _STRETCH, "repeats": _REPEATS}
         if kind == "check":
@@ -146,6 +148,10 @@ class Prompting:
             acts = Acts(answer=False, program=not tests, modules=modules, only_definitions=tests)
             grammar = program_grammar(modules, only_definitions=tests, in_function=begun is not None)
             params |= {"grammar": grammar, "stop": ("\n```",)}
+        elif kind == "reason":
+            # A core that makes up what its program prints is stopped: the program is run.
+            name, acts = "reason", Acts(program="python" in self._tools, one_line=False)
+            params |= {"stop": ("```output",)}
         elif kind == "browse" and line and line[-1].observation is not None:
             name, acts = "browse", _page_acts(line, one_line=not _may_be_text(tree.task))
             params |= {"grammar": act_grammar(acts), "stop": ("\n",) if acts.one_line else ()}
@@ -183,7 +189,10 @@ class Prompting:
         tests, words = has_tests(tree.task), _words(tree.task, request.prompt.prefill, text)
         if request.kind == "check":
             return Reading(action=Reason(text=words), cut=cut)
-        action = parse(words, code_is_answer=tests)
+        if request.kind == "reason":
+            action = conclusion(words, program=request.acts.program)
+        else:
+            action = parse(words, code_is_answer=tests)
         if request.kind == "browse" and isinstance(action, Answer):
             action = action.model_copy(update={"text": without_chatter(action.text)})
         if cut and request.kind == "code":
@@ -223,7 +232,7 @@ class Prompting:
             line = []
         for node in line:
             messages += self._turns(tree.task, node)
-        if line and name in ("code", "tests", "answer") and _is_answered(line[-1]):
+        if line and name in ("code", "tests", "reason", "answer") and _is_answered(line[-1]):
             seen = line[-1].observation
             again = self.prompts.turns.again.format(text=seen.text if seen is not None else "").strip()
             messages[-1] = _user(self._unfollowed(tree.task, line[-1]) or again)
@@ -297,8 +306,8 @@ def _chance(tokens: Mapping[str, float], mark: str) -> float:
 
 
 def step_kinds(tools: Collection[str]) -> list[StepKind]:
-    """Return the kinds of step that these tools allow, the likeliest first."""
-    return ["code", "answer"] if "python" in tools else ["answer"]
+    """Return the kinds of step that these tools allow, the likeliest first: those that work a value out, then words."""
+    return ["code", "reason", "answer"] if "python" in tools else ["answer"]
 
 
 def _may_be_text(task: Task) -> bool:

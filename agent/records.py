@@ -19,7 +19,7 @@ Outcome = Literal["ok", "error", "cpu", "wall", "memory", "output", "killed"]
 
 StopReason = Literal["confident", "not_worth_it", "hopeless", "budget", "exhausted", "interrupted", "error"]
 
-StepKind = Literal["free", "code", "browse", "answer", "check"]
+StepKind = Literal["free", "code", "reason", "browse", "answer", "check"]
 """What a strategy asks of the core's next step: any action, one kind of it, or tests for what other steps write."""
 
 

@@ -5,7 +5,8 @@
 A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; those of `--first` are of one
 strategy. Another strategy's searches are cut off after so many CPU seconds a task that its tasks cost as much, on
 average, as those of the first: `ponder.bench.records.matched`. The judge chooses in both, with the evidence that was
-there by then. No core runs here.
+there by then. No core runs here. CPU seconds compare only where all records were made on one kind of machine, with one
+engine and as many searches at once: others are refused.
 
 The last line is one JSON object.
 """
@@ -28,6 +29,9 @@ from ponder.bench.records.offline import Search, searches
 from ponder.bench.records.recording import manifest_of
 from ponder.errors import PonderError, UsageError
 
+CIRCUMSTANCES = ("machine", "cpu", "cpus", "engine", "threads", "agents")
+"""Of a run: what CPU seconds depend on besides the search."""
+
 BEGIN, END = "<!-- table of benchmarks/strategies.py -->", "<!-- end of the table -->"
 
 
@@ -42,8 +46,19 @@ def by_strategy(folders: Sequence[Path]) -> dict[str, list[Search]]:
     return found
 
 
+def same_circumstances(folders: Sequence[Path]) -> None:
+    """Raise UsageError where CPU seconds of these records do not compare."""
+    runs = [(folder, run) for folder in folders for suite in manifest_of(folder).values() for run in suite["runs"]]
+    for name in CIRCUMSTANCES:
+        found = {str(run.get(name)): folder for folder, run in runs}
+        if len(found) > 1:
+            told = "; ".join(f"{name} {value} in {folder}" for value, folder in found.items())
+            raise UsageError(f"CPU seconds of different runs do not compare: {told}")
+
+
 def compare(first: Sequence[Path], others: Sequence[Path]) -> tuple[str, dict[str, Matched]]:
-    """Return the first strategy's name, and how it does against each other one."""
+    """Return the first strategy's name, and how it does against each other one. Raises UsageError."""
+    same_circumstances([*first, *others])
     own = by_strategy(first)
     if len(own) != 1:
         raise UsageError(f"--first is one strategy, not {', '.join(sorted(own))}")

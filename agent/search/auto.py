@@ -41,7 +41,8 @@ of a fresh one, and worse (arXiv 2604.21950); what the tree shows counts more th
 class Auto(AttemptSearch):
     """Chooses between new attempts (wide) and bettering earlier ones (deep), and the kind of step of new ones.
 
-    - Wide while answers disagree; where all short answers of one kind of step differ, the other kind.
+    - Wide while answers disagree. A value is worked out by programs and by words in turn, by whichever has cost fewer
+      tokens so far: the two go wrong in different ways, so that their agreement says more.
     - Deep where feedback says something: failed tests, an error. The best failed attempt is bettered if a success so is
       expected to cost less than a success of a new attempt: by rates and tokens of both kinds in this tree, those
       included that the core has to read first. Never a text: told what it lacks, a small core writes the same one again
@@ -57,7 +58,7 @@ class Auto(AttemptSearch):
     name = "auto"
 
     def __init__(
-        self, max_samples: int = 16, *, kinds: Sequence[StepKind] = ("code", "answer"), deep: int = _DEEP,
+        self, max_samples: int = 16, *, kinds: Sequence[StepKind] = ("code", "reason", "answer"), deep: int = _DEEP,
         name: str = name,
     ) -> None:
         """Make the strategy.
@@ -85,18 +86,22 @@ class Auto(AttemptSearch):
     def begin(self, tree: TreeView, base: int, attempts: Sequence[Attempt]) -> StepKind:
         """See `AttemptSearch.begin`: another way than the one that cannot agree."""
         kind = super().begin(tree, base, attempts)
-        begun = [(began, one.end) for one in attempts if one.of is None and (began := began_with(tree, one.end))]
         if kind != "free" or has_tests(tree.task):
             return kind
         if len(self._kinds) == 1:
             return self._kinds[0]
+        begun = [(began, one.end) for one in attempts if one.of is None and (began := began_with(tree, one.end))]
         if not begun:
             return kind
-        last = begun[-1][0]
-        ends = [end for began, end in begun if began == last]
-        answers = [end.answer for end in ends if end.answer]
-        others = [kind for kind in self._kinds if kind != last]
-        return others[0] if others and (none_agree(answers) or (not answers and len(ends) > 1)) else last
+        spent: Counter[StepKind] = Counter()
+        for began, end in begun:
+            spent[began] += max(1, sum(node.tokens_out for node in tree.path(end.id)))
+        answers = [end.answer for _, end in begun if end.answer]
+        at_a_loss = none_agree(answers) or (not answers and len(begun) > 1)
+        if begun[0][0] == "answer":  # as the core chose
+            return self._kinds[0] if at_a_loss else "answer"
+        out_of_ways = at_a_loss and all(spent[kind] for kind in self._kinds if kind != "answer")
+        return min((kind for kind in self._kinds if kind != "answer" or out_of_ways), key=lambda kind: spent[kind])
 
     def _is_settled(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
         """Return whether further attempts would only repeat what is there."""

@@ -43,7 +43,7 @@ class BestOfN:
         first: int = 3,
         step: int = 2,
         max_depth: int = 4,
-        kinds: Sequence[StepKind] = ("code", "answer"),
+        kinds: Sequence[StepKind] = ("code", "reason", "answer"),
     ) -> None:
         self.max_samples = max_samples
         self._kinds = tuple(kinds)

@@ -50,9 +50,11 @@ def first_kind(tree: TreeView, base: int) -> StepKind:
 
 def began_with(tree: TreeView, end: Node) -> StepKind | None:
     """Return the kind of step that the branch of this end began with, pages aside; None while there is no such step."""
-    acts = (step.action for step in tree.path(end.id) if step.action is not None)
-    first = next((act for act in acts if not isinstance(act, Browse)), None)
-    return None if first is None else "code" if isinstance(first, RunCode) else "answer"
+    acted = (step for step in tree.path(end.id) if step.action is not None)
+    first = next((step for step in acted if not isinstance(step.action, Browse)), None)
+    if first is None or first.kind in ("code", "reason", "answer"):
+        return None if first is None else first.kind
+    return "code" if isinstance(first.action, RunCode) else "answer"
 
 
 def next_kind(end: Node) -> StepKind:
@@ -92,8 +94,10 @@ def another_kind(tree: TreeView, attempt: Node) -> StepKind:
     """Return the step that tries again below an attempt, with what came of it in view."""
     if has_tests(tree.task) or isinstance(attempt.action, RunCode):
         return "code"
-    programs = (isinstance(step.action, RunCode) for step in tree.path(attempt.id))
-    return "code" if any(programs) else "answer"
+    line = tree.path(attempt.id)
+    if any(isinstance(step.action, RunCode) for step in line):
+        return "code"
+    return "reason" if any(step.kind == "reason" for step in line) else "answer"
 
 
 def none_agree(answers: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from ponder.agent import Agent
 from ponder.core.scripted import Script, ScriptedCore
-from ponder.records import Action, Node, Observation, Task, Verdict
+from ponder.records import Action, Node, Observation, StepKind, Task, Verdict
 from ponder.tree import Event, Tree
 
 MakeAgent = Callable[..., Agent]
@@ -48,10 +48,11 @@ class TreeMaker:
         status: str = "judged",
         text: str = "words",
         tokens: int = 0,
+        kind: StepKind = "free",
     ) -> int:
         """Add a node in one go and return its id."""
         above, new = self.tree.nodes[parent], self.tree.next_id
-        node = Node(id=new, parent=parent, branch=above.branch or new, depth=above.depth + 1)
+        node = Node(id=new, parent=parent, branch=above.branch or new, depth=above.depth + 1, kind=kind)
         self.apply("asked", new, node.model_dump(mode="json"))
         if action is not None:
             thought = {"text": text, "action": action.model_dump(mode="json"), "mean_logprob": logprob}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.actions import Acts, bare, compile_error, fault, parse, render
+from ponder.actions import Acts, bare, compile_error, conclusion, fault, parse, render
 from ponder.records import Action, Answer, Browse, CallTool, Reason, RunCode
 
 
@@ -53,7 +53,10 @@ from ponder.records import Action, Answer, Browse, CallTool, Reason, RunCode
         ("## Answer: '42'", Answer(text="42")),
         ("So the answer is 42.", Answer(text="42", thought="So")),
         ("The answer is: **Paris**.", Answer(text="Paris")),
-        (r"We get \boxed{\frac{1}{2}}", Answer(text=r"\frac{1}{2}", thought="We get")),
+        (r"We get \boxed{\frac{1}{2}}", Answer(text="1/2", thought="We get")),
+        (r"So \boxed{\$1,250.50 \text{ dollars}}.", Answer(text="1,250.50", thought="So")),
+        (r"So \boxed{\text{Yes, it is}}", Answer(text="Yes, it is", thought="So")),
+        (r"So \boxed{50\%}, or \boxed{3\,\text{km} + 2}", Answer(text="3 km + 2", thought="So \\boxed{50\\%}, or")),
         ("2 + 2 = 4\n#### 4", Answer(text="4", thought="2 + 2 = 4")),
         ('BROWSE goto "http://a.example/x"', Browse(op="goto", url="http://a.example/x")),
         ("BROWSE: goto <http://a.example/x>", Browse(op="goto", url="http://a.example/x")),
@@ -149,3 +152,23 @@ def test_a_text_that_no_compiler_takes_is_an_error_in_words() -> None:
 def test_a_program_is_the_answer_when_the_task_has_tests() -> None:
     action = parse("```python\ndef f():\n    return 1\n```", code_is_answer=True)
     assert action == Answer(text="def f():\n    return 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        (r"The answer: 3 a day. So 2 * 3 is \boxed{6}.", Answer(text="6", thought="The answer: 3 a day. So 2 * 3 is")),
+        ("Answer: 3 a day.\nThen 6.\n**Final answer:** 6", Answer(text="6", thought="Answer: 3 a day.\nThen 6.")),
+        ("First 3.\n#### 6", Answer(text="6", thought="First 3.")),
+        ("We add 3 and 3.", Reason(text="We add 3 and 3.")),
+        ("", Reason(text="")),
+    ],
+)
+def test_a_chain_of_thought_is_read_from_its_end(text: str, action: object) -> None:
+    assert conclusion(text, program=True) == action
+
+
+def test_a_program_in_a_chain_of_thought_is_run_where_it_can_be() -> None:
+    text = "Let us see.\n```python\nprint(2 * 3)\n```\nIt prints \\boxed{5}"
+    assert conclusion(text, program=True) == RunCode(code="print(2 * 3)", thought="Let us see.")
+    assert getattr(conclusion(text, program=False), "text", None) == "5"

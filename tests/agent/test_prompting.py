@@ -156,3 +156,20 @@ def test_packages_are_told_and_allowed_only_where_there_are_some(grow) -> None: 
     assert request.params.grammar is not None
     assert '| "numpy" | "sympy"\n' in request.params.grammar
     assert "{" not in request.prompt.messages[0].content
+
+
+def test_a_step_in_words_ends_before_a_made_up_output_and_its_program_is_run(grow) -> None:  # type: ignore[no-untyped-def]
+    tree, prompting = grow(Task(prompt="2 * 3?")).tree, Prompting(["python"])
+    request = prompting.step(tree, 0, "reason")
+    assert (request.kind, request.params.grammar, request.params.stop) == ("reason", None, ("```output",))
+    ran = prompting.read(tree, request, "So:\n```python\nprint(2 * 3)\n```\n")
+    assert (ran.action, ran.wrong) == (RunCode(code="print(2 * 3)", thought="So:"), None)
+    said = prompting.read(tree, request, "2 * 3 is \\boxed{6}.")
+    assert (said.action, said.wrong) == (Answer(text="6", thought="2 * 3 is"), None)
+    without = Prompting([])
+    assert without.read(tree, without.step(tree, 0, "reason"), "```python\nprint(2 * 3)\n```").wrong is not None
+
+
+def test_a_task_with_tests_is_not_reasoned_about_in_words(grow) -> None:  # type: ignore[no-untyped-def]
+    tests = Task(prompt="q", success=SuccessCriterion(kind="tests", visible=("assert f(1) == 1",)))
+    assert Prompting(["python"]).step(grow(tests).tree, 0, "reason").kind == "code"

@@ -38,15 +38,35 @@ def test_rounds_widen_with_what_is_there(grow: Any) -> None:
         assert len(Auto(64, deep=0).ask(maker.tree)) == width
 
 
-def test_wide_while_answers_disagree_and_then_another_kind(grow: Any) -> None:
+def test_programs_and_words_take_turns_by_what_they_cost(grow: Any) -> None:
     maker = grow()
     for answer in ("1", "2", "2"):
-        maker.add(RunCode(code=answer), seen=printed(answer))
-    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 4
+        maker.add(RunCode(code=answer), seen=printed(answer), tokens=10)
+    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="reason")] * 4
+    maker.add(Answer(text="2"), kind="reason", tokens=20)
+    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="reason")] * 4
+    maker.add(Answer(text="3"), kind="reason", tokens=20)
+    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 3
+    assert Auto(8, kinds=("code",)).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 3
+
+
+def test_where_no_way_to_a_value_agrees_a_plain_answer_is_tried(grow: Any) -> None:
     maker = grow()
-    for answer in ("1", "2", "3"):
-        maker.add(RunCode(code=answer), seen=printed(answer))
+    for answer in ("1", "2"):
+        maker.add(RunCode(code=answer), seen=printed(answer), tokens=10)
+    maker.add(Answer(text="3"), kind="reason", tokens=20)
     assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="answer")] * 4
+
+
+def test_where_the_core_chose_words_they_stay_while_they_agree(grow: Any) -> None:
+    maker = grow()
+    maker.add(Answer(text="Rome"))
+    maker.add(Answer(text="rome"))
+    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="answer")] * 4
+    maker = grow()
+    maker.add(Answer(text="Rome"))
+    maker.add(Answer(text="Milan"))
+    assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 4
 
 
 SALT = Task(prompt="Praise salt in at most 14 words.")
