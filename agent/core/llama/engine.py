@@ -20,6 +20,7 @@ _START_TIMEOUT_S = 180.0
 _MOST_THREADS = 16
 _BATCH_PER_THREAD, _LEAST_BATCH, _MOST_BATCH = 32, 64, 512
 """A batch takes about as long on any machine, so that a prompt that is cancelled is left as soon."""
+_SLOTS_PER_BRANCH = 2
 
 
 class EngineSettings(Record):
@@ -44,7 +45,8 @@ class EngineSettings(Record):
     def sized(self) -> EngineSettings:
         """Return these settings with nothing left open. Reads the head of the model file."""
         threads = self.threads or min(_MOST_THREADS, compute_threads())
-        n_batch = self.n_batch or min(_MOST_BATCH, max(_LEAST_BATCH, _BATCH_PER_THREAD * threads))
+        batch = self.n_batch or min(_MOST_BATCH, max(_LEAST_BATCH, _BATCH_PER_THREAD * threads))
+        n_batch = max(batch, _SLOTS_PER_BRANCH * self.n_parallel)  # the engine ends where a batch lacks room for all
         n_ctx = self.n_ctx or context_tokens(read_facts(self.model), available_memory())
         cache_mib = state_mib(available_memory()) if self.cache_mib is None else self.cache_mib
         chosen = {"threads": threads, "n_batch": n_batch, "n_ctx": n_ctx, "cache_mib": cache_mib}
@@ -120,7 +122,7 @@ class Engine:
         self._folder = Path(tempfile.mkdtemp(prefix="ponder-core-"))  # mkdtemp makes it 0700
         self._states = LockedFolder("ponder-states-", Path(memory_folder() or tempfile.gettempdir()))
         # Half of its slots are for the requests that name theirs: the others of an `n` take the lowest free ones.
-        slots = 2 * self.settings.n_parallel
+        slots = _SLOTS_PER_BRANCH * self.settings.n_parallel
         own = {"socket": self.socket, "slot_save_path": f"{self.states}/", "n_parallel": slots}
         settings = self.settings.model_dump(mode="json") | own
         if native is not None:

@@ -84,3 +84,4 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
     assert sized.n_batch is not None
     named = EngineSettings(model=sized.model, threads=3, n_ctx=1024, n_batch=99).sized()
     assert (named.threads, named.n_ctx, named.n_batch) == (3, 1024, 99)
+    assert named.model_copy(update={"n_parallel": 64}).sized().n_batch == 128  # room for every branch
