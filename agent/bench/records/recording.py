@@ -16,7 +16,7 @@ from ponder.bench.rooms import GradingRooms
 from ponder.errors import UsageError
 from ponder.judges.candidates import Candidate, candidates
 from ponder.records import Charge, Node, Record
-from ponder.tree import Event, Tree
+from ponder.tree import Event, EventKind, Tree
 
 Table = Literal["tasks", "nodes", "decisions"]
 TABLES: tuple[Table, ...] = ("tasks", "nodes", "decisions")
@@ -56,10 +56,11 @@ def recorded(suite: str, problem: Problem, events: Sequence[Event], rooms: Gradi
         return grades[answer]
 
     charges = [Charge.model_validate(event.data) for event in events if event.kind == "charged"]
-    found, rated, decided = {one.node: one for one in candidates(tree)}, _rating_cpu_s(events), _decided(events)
+    found, rated = {one.node: one for one in candidates(tree)}, _rating_cpu_s(events)
+    asked, settled = _decisions_before(events, "asked"), _decisions_before(events, "judged", "failed", "cancelled")
     nodes = [
         about
-        | {"decisions_before": decided[node.id]}
+        | {"decisions_before": asked[node.id], "settled_after": settled.get(node.id)}
         | _node(node, charges, grade(node.answer))
         | _evidence(node, found.get(node.id), rated.get(node.id))
         for node in tree.nodes.values()
@@ -120,12 +121,12 @@ def _evidence(node: Node, candidate: Candidate | None, rated_cpu_s: float | None
     }
 
 
-def _decided(events: Sequence[Event]) -> dict[int, int]:
-    """Return, by node, how many decisions had been taken when it was asked for."""
+def _decisions_before(events: Sequence[Event], *kinds: EventKind) -> dict[int, int]:
+    """Return, by node, how many decisions had been taken when such an event came for it last."""
     taken, found = 0, {}
     for event in events:
         taken += event.kind == "decided"
-        if event.kind == "asked" and event.node is not None:
+        if event.kind in kinds and event.node is not None:
             found[event.node] = taken
     return found
 

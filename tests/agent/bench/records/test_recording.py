@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ def test_every_node_is_graded_by_its_own_answer_and_equal_ones_once(run: tuple[P
     assert all(row["task"] == "suite/1" for table in TABLES for row in getattr(found, table))
 
 
-def test_a_node_says_after_how_many_decisions_it_was_asked_for(make_agent: Any) -> None:
-    answers = iter([" 1", " 2", " 3", " 4", " 5"])
-    agent = make_agent(lambda *_: next(answers), strategy=BestOfN(5, first=2, step=2), policy=FullDepth())
+def test_a_node_says_after_how_many_decisions_it_was_asked_for_and_settled(make_agent: Any) -> None:
+    answers = itertools.count(1)
+    agent = make_agent(lambda *_: f" {next(answers)}", strategy=BestOfN(5, first=2, step=2), policy=FullDepth())
     events: list[Event] = []
     agent.run(Task(prompt="q", id="suite/1"), on_event=events.append)
     with GradingRooms() as rooms:
@@ -64,6 +65,8 @@ def test_a_node_says_after_how_many_decisions_it_was_asked_for(make_agent: Any) 
     first, second, third, fourth, last = (row["decisions_before"] for row in found.nodes)
     assert first == second == 0 < third == fourth < last < len(found.decisions)
     assert found.decisions[last - 1]["feature_samples"] == 4
+    for place, decision in enumerate(found.decisions):
+        assert decision["feature_answered"] == sum(row["settled_after"] <= place for row in found.nodes)
 
 
 def test_tables_come_back_as_they_were_and_hold_no_task(run: tuple[Problem, list[Event]], tmp_path: Path) -> None:
