@@ -226,6 +226,8 @@ class Spending(Record):
     cpu_s: float
     wall_s: float
     tokens: int
+    cost_by_tool: Mapping[str, float] = {}
+    """What the steps have cost, by tool, in the ledger's prices: without starting and this process's own work."""
 
 
 class CpuReading(Record):
@@ -391,13 +393,21 @@ class Standing(Record):
 class Features(Record):
     """What a stop policy may look at: figures of the tree and the ledger, nothing hidden."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     rounds: int
     samples: int
     """Branches that ended, with an answer or without."""
     answered: int
     pending: int
     max_samples: int
+    width: int = 0
+    """Lines of the tree: its last steps."""
+    depth: int = 0
+    """Steps of the longest line that is settled."""
+    stale: int = 0
+    """Answers at the end, in a row, none of which was new; of programs: none of which did what no other had done."""
+    same_in_a_row: int = 0
+    """Answers at the end, in a row, that are all the same one."""
     votes: tuple[float, ...]
     """Weighted votes of the distinct answers, largest first."""
     answer_words: float
@@ -422,8 +432,12 @@ class Features(Record):
     cpu_spent_s: float
     wall_spent_s: float
     tokens_spent: int
-    round_cost_s: float
-    """Expected CPU seconds of one more round, from the rounds so far."""
+    cost_by_tool: Mapping[str, float] = {}
+    """What the steps have cost, by tool, in the ledger's prices: see `Spending`."""
+    next_steps: int = 0
+    """Steps that the strategy would take next, those on their way included."""
+    next_cost: float = 0.0
+    """What these are expected to cost: by the mean of the steps so far."""
 
 
 class Decision(Record):

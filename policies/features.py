@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Hashable, Sequence
+from itertools import takewhile
 from statistics import median
 
+from ponder.answers import normalise
 from ponder.protocols import TreeView
-from ponder.records import Features, Node, Standing
+from ponder.records import Features, Node, Spending, Standing
 
 
 def extract(
@@ -14,31 +16,38 @@ def extract(
     *,
     standing: Standing,
     max_samples: int,
-    open_ends: Collection[int] = (),
-    cpu_spent_s: float,
-    wall_spent_s: float,
-    tokens_spent: int,
+    wished: Sequence[int] = (),
+    spent: Spending,
 ) -> Features:
     """Return the features of a tree after a round.
 
     Args:
         standing: what the judge sees of the answers.
         max_samples: samples that the strategy takes at most.
-        open_ends: ends of branches that the strategy means to go on with: they have not ended.
-        cpu_spent_s, wall_spent_s, tokens_spent: what the run has used so far.
+        wished: the parents of the steps that the strategy would take next: where they are ends of branches, these
+            have not ended.
+        spent: what the run has used so far.
     """
     steps = [node for node in tree.nodes.values() if node.id and node.kind != "check"]
-    answers = [node.answer for node in steps if node.answer and node.status == "judged"]
+    settled = [node for node in steps if node.status in ("judged", "failed")]
+    answered = [node for node in settled if node.answer and node.status == "judged"]
+    answers = [node.answer or "" for node in answered]
+    distinct = [_distinct(node) for node in answered]
+    pending = sum(node.status in ("asked", "thought", "observed") for node in steps)
+    next_steps = pending + len(wished)
     criterion = tree.task.success
     visible = len(criterion.visible) if criterion else 0
     checked = [node.observation.total for node in steps if node.observation and node.observation.total]
-    rounds = tree.rounds + 1
     return Features(
-        rounds=rounds,
-        samples=sum(_ended(tree, node) and node.id not in open_ends for node in steps),
+        rounds=tree.rounds + 1,
+        samples=sum(_ended(tree, node) and node.id not in wished for node in steps),
         answered=len(answers),
-        pending=sum(node.status in ("asked", "thought") for node in steps),
+        pending=pending,
         max_samples=max_samples,
+        width=sum(not tree.children(node.id) for node in steps),
+        depth=max((node.depth for node in settled), default=0),
+        stale=_stale(distinct),
+        same_in_a_row=_same_in_a_row(distinct),
         votes=standing.votes,
         answer_words=float(median(len(answer.split()) for answer in answers)) if answers else 0.0,
         checks=max([visible, *checked]),
@@ -50,11 +59,28 @@ def extract(
         steady=standing.steady,
         gain=standing.gain,
         failed_steps=sum(node.status == "failed" or _went_wrong(node) for node in steps),
-        cpu_spent_s=cpu_spent_s,
-        wall_spent_s=wall_spent_s,
-        tokens_spent=tokens_spent,
-        round_cost_s=cpu_spent_s / rounds,
+        cpu_spent_s=spent.cpu_s,
+        wall_spent_s=spent.wall_s,
+        tokens_spent=spent.tokens,
+        cost_by_tool=spent.cost_by_tool,
+        next_steps=next_steps,
+        next_cost=sum(spent.cost_by_tool.values()) / max(1, len(settled)) * next_steps,
     )
+
+
+def _distinct(node: Node) -> Hashable:
+    """Return what an answer is told from others by: a program by what its calls came to, where there are any."""
+    came = node.observation.outcomes if node.observation is not None else {}
+    return frozenset(came.items()) or normalise(node.answer or "")
+
+
+def _stale(distinct: Sequence[Hashable]) -> int:
+    found = {key: place for place, key in reversed(list(enumerate(distinct)))}
+    return len(distinct) - 1 - max(found.values(), default=-1)
+
+
+def _same_in_a_row(distinct: Sequence[Hashable]) -> int:
+    return sum(1 for _ in takewhile(lambda key: key == distinct[-1], reversed(distinct)))
 
 
 def _ended(tree: TreeView, node: Node) -> bool:

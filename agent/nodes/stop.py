@@ -18,21 +18,25 @@ class Decided(Record):
 async def stop(state: State, deps: Deps) -> dict[str, Any]:
     """Record the policy's decision. A run that was told to end, or has nothing left to try, stops whatever it says."""
     wishes = deps.strategy.ask(deps.tree)
-    now = deps.ledger.snapshot().total
-    spent = deps.flight.decides(Spending(cpu_s=now.cpu_s, wall_s=now.wall_s, tokens=now.tokens))
+    spent = deps.flight.decides(_spending(deps))
     standing = deps.judge.standing(deps.tree)
     features = deps.features(
         deps.tree,
-        open_ends={wish.parent for wish in wishes},
         standing=standing,
         max_samples=deps.strategy.max_samples,
-        cpu_spent_s=spent.cpu_s,
-        wall_spent_s=spent.wall_s,
-        tokens_spent=spent.tokens,
+        wished=[wish.parent for wish in wishes],
+        spent=spent,
     )
     decision = _decide(deps, standing.best, features, more=bool(state["pending"] or wishes))
     deps.write("decided", None, Decided(decision=decision, features=features))
     return {"stopped": decision.stop, "round": state["round"] + 1}
+
+
+def _spending(deps: Deps) -> Spending:
+    now = deps.ledger.snapshot()
+    costs = {tool: row.cost for tool, row in now.by_tool.items() if tool == "core" or tool in deps.tools}
+    total = now.total
+    return Spending(cpu_s=total.cpu_s, wall_s=total.wall_s, tokens=total.tokens, cost_by_tool=costs)
 
 
 def _decide(deps: Deps, best: Best | None, features: Features, *, more: bool) -> Decision:

@@ -16,8 +16,7 @@ def features(**given: Any) -> Features:
     base: dict[str, Any] = {
         "rounds": 1, "samples": 3, "answered": 3, "pending": 0, "max_samples": 8, "votes": (2.0, 1.0),
         "answer_words": 1.0, "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": 1.0,
-        "wall_spent_s": 1.0,
-        "tokens_spent": 10, "round_cost_s": 1.0,
+        "wall_spent_s": 1.0, "tokens_spent": 10,
     }  # fmt: skip
     return Features(**{**base, **given})
 
