@@ -404,8 +404,10 @@ class Features(Record):
     """Lines of the tree: its last steps."""
     depth: int = 0
     """Steps of the longest line that is settled."""
+    counts: tuple[int, ...] = ()
+    """How many answers are the same, largest first; of programs: how many did the same."""
     stale: int = 0
-    """Answers at the end, in a row, none of which was new; of programs: none of which did what no other had done."""
+    """Answers at the end, in a row, none of which was new."""
     same_in_a_row: int = 0
     """Answers at the end, in a row, that are all the same one."""
     votes: tuple[float, ...]

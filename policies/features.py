@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import takewhile
 from statistics import median
@@ -46,6 +47,7 @@ def extract(
         max_samples=max_samples,
         width=sum(not tree.children(node.id) for node in steps),
         depth=max((node.depth for node in settled), default=0),
+        counts=tuple(sorted(Counter(distinct).values(), reverse=True)),
         stale=_stale(distinct),
         same_in_a_row=_same_in_a_row(distinct),
         votes=standing.votes,

@@ -50,7 +50,10 @@ RULES = {
     "protocols stand on records and errors": Rule(
         ("ponder.protocols",), never=("ponder",), but=("ponder.records", "ponder.errors")
     ),
-    "parts do not know the application": Rule(PARTS, never=APPLICATION),
+    "parts do not know the application": Rule(PARTS, never=APPLICATION, save=OFFLINE),
+    "training and replay know records, and nothing else of the application": Rule(
+        OFFLINE, never=APPLICATION, but=("ponder.bench.records",)
+    ),
     "the tree and the ledger know no part and no application": Rule(
         ("ponder.tree", "ponder.ledger"), never=(*PARTS, *APPLICATION)
     ),
@@ -233,6 +236,7 @@ def test_these_rules_bite() -> None:
         "ponder.core.llama.engine": {"ponder.graph", "langgraph.graph"},
         "ponder.tools.python": {"ponder.cli.main", "ponder.agent", "ponder.sandboxes.bubblewrap.sandbox"},
         "ponder.policies.learned": {"ponder.policies.train"},
+        "ponder.policies.replay": {"ponder.bench.records.offline", "ponder.bench.runner"},
         "ponder.helper": {"ponder.core.llama.engine", "ponder.store"},
         "ponder.agent": {"ponder.core.llama.engine", "ponder.store"},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -99,10 +99,10 @@ def rebuilt(about: Row, nodes: Sequence[Row], *, independent: bool) -> Search:
     written = [row["text"] for row in rows.values() if row["kind"] == "check" and row["status"] != "asked"]
     tests = tuple({test.comparison: test for text in written for test in read_tests(text or "")}.values())
     steps = {node: row for node, row in rows.items() if row["kind"] != "check"}
-    samples: dict[int, list[Candidate]] = {head: [] for head in _heads(steps)}
+    samples: dict[int, list[Candidate]] = {head: [] for head in heads_of(steps)}
     for node, row in steps.items():
         candidate = candidate_of(row)
-        if candidate is not None and (head := _head(node, steps, samples)) is not None:
+        if candidate is not None and (head := head_of(node, steps, samples)) is not None:
             samples[head].append(candidate)
     kept = [candidate.node for sample in samples.values() for candidate in sample]
     return Search(
@@ -224,7 +224,7 @@ def _is_independent(manifest: Row) -> bool:
     return str(manifest["strategy"]).partition("+")[0] == INDEPENDENT
 
 
-def _heads(steps: Mapping[int, Row]) -> Iterator[int]:
+def heads_of(steps: Mapping[int, Row]) -> Iterator[int]:
     """Yield the first steps of the samples: those at the root, or below the pages that are opened for all of them."""
     base = 0
     while True:
@@ -237,7 +237,8 @@ def _heads(steps: Mapping[int, Row]) -> Iterator[int]:
     yield from below
 
 
-def _head(node: int, steps: Mapping[int, Row], heads: Mapping[int, Any]) -> int | None:
+def head_of(node: int, steps: Mapping[int, Row], heads: Collection[int]) -> int | None:
+    """Return the first step of the sample that a step belongs to; None: it belongs to all of them."""
     at: int | None = node
     while at is not None and at not in heads:
         at = steps[at]["parent"] if at in steps else None

@@ -68,5 +68,5 @@ def test_every_signal_is_a_number(found: list[Search]) -> None:
 
 def test_decisions_have_the_features_of_a_live_run() -> None:
     rows = list(read_table(SAMPLE, "decisions"))
-    assert {row["feature_version"] for row in rows} == {1}
+    assert {row["feature_version"] for row in rows} == {1, 2}
     assert all(sum(json.loads(row["feature_votes"])) >= 0 and row["feature_cpu_spent_s"] > 0 for row in rows)

@@ -1,0 +1,282 @@
+"""Replay: recorded searches, seen again at each place where a live one asks its policy.
+
+A policy can only stop a recorded search earlier. What it would have known there is made by the functions that make it
+in a run (`ponder.judges.standing`, `ponder.policies.features`); what it would have spent is worked out from tokens,
+since a token costs the more the fewer branches share a batch, and records may come from other batches.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ponder.bench.records.offline import INDEPENDENT, as_shipped, head_of, heads_of, rebuilt
+from ponder.bench.records.recording import manifest_of, read_table
+from ponder.errors import UsageError
+from ponder.judges.calibration import UNCALIBRATED, Calibration
+from ponder.judges.standing import standing
+from ponder.policies.features import extract
+from ponder.protocols import StopPolicy
+from ponder.records import (
+    Answer,
+    Browse,
+    Decision,
+    Features,
+    Node,
+    Observation,
+    Reason,
+    Record,
+    RunCode,
+    Spending,
+    SuccessCriterion,
+    Task,
+    Verdict,
+)
+
+Row = Mapping[str, Any]
+
+
+class Rates(Record):
+    """CPU seconds that a core takes on one machine, measured there (benchmarks/rates.py)."""
+
+    core: str
+    machine: str = ""
+    prompt_token_s: float = Field(gt=0)
+    """A prompt token that is not cached."""
+    token_s: Mapping[int, float]
+    """A token that is written, by the number of branches that are computed together."""
+
+    def token(self, width: int) -> float:
+        """Return CPU seconds of a written token at that width: between measured widths by the reciprocal of width."""
+        known = sorted(self.token_s)
+        at = bisect_left(known, width)
+        if at == 0 or at == len(known):
+            return self.token_s[known[min(at, len(known) - 1)]]
+        low, high = known[at - 1], known[at]
+        part = (1 / low - 1 / width) / (1 / low - 1 / high)
+        return self.token_s[low] + part * (self.token_s[high] - self.token_s[low])
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A recorded search as it stood when its policy was asked."""
+
+    features: Features
+    right: float
+    """Whether the best answer there is right; 0 where there is none."""
+    score: float
+    """Its score: of the hidden checks or constraints the share that it meets."""
+    cpu_s: float
+    """CPU seconds by then."""
+    cost: float
+    """The same in prices."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A recorded search at full depth, as prefixes that grow; the last one is the whole search."""
+
+    suite: str
+    task: str
+    prefixes: tuple[Prefix, ...]
+
+    @property
+    def full(self) -> Prefix:
+        """The whole search."""
+        return self.prefixes[-1]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Where a policy stopped a trace, and how."""
+
+    at: Prefix
+    decision: Decision | None
+    """None: it never did."""
+
+
+def replayed(trace: Trace, policy: StopPolicy) -> Stopped:
+    """Return where the policy stops a search. A search that has nothing left to try ends whatever it says."""
+    for prefix in trace.prefixes:
+        decision = policy.decide(prefix.features)
+        if decision.stop:
+            return Stopped(prefix, decision)
+    return Stopped(trace.full, None)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How recorded searches are seen again.
+
+    Attributes:
+        rates: what tokens cost.
+        calibration: of the core that searched.
+        prices: by tool, what a CPU second counts; 1 where nothing is said.
+        step: of independent samples, how many a live search would take at once, and be asked after.
+    """
+
+    rates: Rates
+    calibration: Calibration = UNCALIBRATED
+    prices: Mapping[str, float] | None = None
+    step: int = 4
+
+    def traces(self, folder: Path) -> list[Trace]:
+        """Return the searches of a packed folder.
+
+        Raises:
+            UsageError: there are no records, or records that lack what this needs.
+            ImportError: pyarrow is not installed.
+        """
+        manifest = manifest_of(folder)
+        try:
+            about = {(row["suite"], row["task"]): row for row in read_table(folder, "tasks")}
+            taken: dict[tuple[str, str], int] = defaultdict(int)
+            for row in read_table(folder, "decisions"):
+                taken[row["suite"], row["task"]] += 1
+            nodes = sorted(read_table(folder, "nodes"), key=lambda row: (row["suite"], row["task"], row["node"]))
+            found = []
+            for key, rows in groupby(nodes, key=lambda row: (row["suite"], row["task"])):
+                settings = manifest[key[0]]
+                independent = str(settings["strategy"]).partition("+")[0] == INDEPENDENT
+                past = _Past(about[key], list(rows), self, samples=int(settings["samples"]), independent=independent)
+                prefixes = past.by_samples() if independent else past.by_decisions(taken[key])
+                found.append(Trace(*key, prefixes=tuple(prefixes)))
+        except (FileNotFoundError, KeyError) as error:
+            wrong = f"{folder} lacks {error.args[-1]!r}"
+            raise UsageError(wrong, fix="record and pack it with this version's benchmarks/record.py") from error
+        return found
+
+
+class _Past:
+    """One recorded search, and how it stood earlier."""
+
+    def __init__(self, about: Row, rows: Sequence[Row], replay: Replay, *, samples: int, independent: bool) -> None:
+        search = as_shipped(rebuilt(about, rows, independent=independent))
+        self._candidates = {one.node: one for sample in search.samples for one in sample}
+        self._rows = {int(row["node"]): row for row in rows if row["kind"] != "check"}
+        self._replay, self._samples = replay, samples
+        visible = int(about["visible"])
+        success = SuccessCriterion(kind="tests", visible=("",) * visible) if visible else None
+        self._task = Task(prompt=str(about["task"]), success=success)
+        self._nodes = {node: _node(row) for node, row in self._rows.items()}
+        batches: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for node, row in self._rows.items():
+            batches[row["decisions_before"], row["kind"]].append(node)
+        self._batch = {node: batch for batch in batches.values() for node in batch}
+        """The steps that are computed together with each, were they all."""
+        self._most = replay.step if independent else samples
+
+    def by_decisions(self, taken: int) -> Iterator[Prefix]:
+        """Yield a tree as it stood at each decision."""
+        for place in range(taken):
+            asked = [node for node, row in self._rows.items() if row["decisions_before"] <= place]
+            settled = {node for node in asked if _settled_after(self._rows[node]) <= place}
+            wished = [row["parent"] for row in self._rows.values() if row["decisions_before"] == place + 1]
+            yield self._prefix(asked, settled, wished, rounds=place)
+
+    def by_samples(self) -> Iterator[Prefix]:
+        """Yield independent samples as if they had been taken a few at a time."""
+        heads, step = list(heads_of(self._rows)), self._replay.step
+        head = {node: head_of(node, self._rows, heads) for node in self._rows}
+        for place, count in enumerate(range(step, len(heads) + step, step)):
+            there = {None, *heads[:count]}
+            asked = [node for node in self._rows if head[node] in there]
+            yield self._prefix(asked, set(asked), [0] * len(heads[count : count + step]), rounds=place)
+
+    def _prefix(self, asked: Sequence[int], settled: Collection[int], wished: Sequence[int], *, rounds: int) -> Prefix:
+        nodes = {node: self._nodes[node] if node in settled else _asked(self._nodes[node]) for node in asked}
+        found = [self._candidates[node] for node in asked if node in settled and node in self._candidates]
+        stands = standing(found, (), self._replay.calibration)
+        cost, cpu_s, tokens = self._spent(asked, settled)
+        features = extract(
+            _Tree(self._task, nodes, rounds), standing=stands, max_samples=self._samples, wished=wished,
+            spent=Spending(cpu_s=cpu_s, wall_s=0.0, tokens=tokens, cost_by_tool=cost),
+        )  # fmt: skip
+        best = self._rows[stands.best.node] if stands.best is not None else {}
+        right, score = float(best.get("right") or 0.0), float(best.get("score") or 0.0)
+        return Prefix(features, right, score, cpu_s, sum(cost.values()))
+
+    def _spent(self, asked: Sequence[int], settled: Collection[int]) -> tuple[dict[str, float], float, int]:
+        """Return what the steps so far cost, by tool in prices, in CPU seconds, and in tokens.
+
+        A step on its way has written about as much as the longest settled one of its batch.
+        """
+        cpu: dict[str, float] = defaultdict(float)
+        tokens = 0
+        for node in asked:
+            row, batch, rates = self._rows[node], self._batch[node], self._replay.rates
+            read, wrote = int(row["tokens_in"]) - int(row["tokens_cached"]), int(row["tokens_out"])
+            if node not in settled:
+                done = (int(self._rows[one]["tokens_out"]) for one in batch if one in settled)
+                wrote = min(wrote, max(done, default=0))
+            else:
+                cpu["browser" if row["act"] == "browse" else "python"] += float(row["tool_cpu_s"])
+            width = min(len(batch), self._most)
+            cpu["core"] += read * rates.prompt_token_s + wrote * rates.token(width)
+            tokens += read + wrote
+        prices = self._replay.prices or {}
+        return {tool: own * prices.get(tool, 1.0) for tool, own in cpu.items()}, sum(cpu.values()), tokens
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A tree to look at."""
+
+    task: Task
+    nodes: Mapping[int, Node]
+    rounds: int
+
+    def children(self, node: int) -> Sequence[Node]:
+        return [one for one in self.nodes.values() if one.parent == node]
+
+    def path(self, node: int) -> Sequence[Node]:
+        line: list[Node] = []
+        at: int | None = node
+        while at:
+            line.append(self.nodes[at])
+            at = self.nodes[at].parent
+        return line[::-1]
+
+
+def _settled_after(row: Row) -> int:
+    """Return after how many decisions a step was settled; those of earlier records: with the round it was asked in."""
+    settled = row.get("settled_after")
+    return int(row["decisions_before"] if settled is None else settled)
+
+
+def _asked(node: Node) -> Node:
+    return Node(id=node.id, parent=node.parent, branch=node.branch, depth=node.depth, kind=node.kind)
+
+
+def _node(row: Row) -> Node:
+    answer, act = row["answer"], row["act"]
+    seen = None
+    if row["ok"] is not None:
+        seen = Observation(
+            tool="browser" if act == "browse" else "python", ok=row["ok"], text="", outcome=row["outcome"],
+            answer=answer if act != "answer" else None, passed=row["passed"], total=row["total"],
+            outcomes=json.loads(row["outcomes"]) if row["outcomes"] else {},
+        )  # fmt: skip
+    action: Answer | RunCode | Browse | Reason | None = None
+    if act == "answer":
+        action = Answer(text=answer or "")
+    elif act == "run_code":
+        action = RunCode(code=row["text"] or "")
+    elif act == "browse":
+        action = Browse(op="read")
+    elif act is not None:
+        action = Reason(text=row["text"] or "")
+    return Node(
+        id=row["node"], parent=row["parent"], branch=row["branch"], depth=row["depth"], kind=row["kind"],
+        status=row["status"], text=row["text"] or "", action=action, observation=seen, rubric=row["rubric"],
+        verdict=Verdict(score=row["verdict"]) if row["verdict"] is not None else None,
+        mean_logprob=row["mean_logprob"], tokens_out=row["tokens_out"],
+    )  # fmt: skip

@@ -1,0 +1,80 @@
+"""Replay: recorded searches as they stood earlier, and what they would have cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ponder.bench.records.offline import searches
+from ponder.errors import UsageError
+from ponder.judges.choosing import choose
+from ponder.policies.full_depth import FullDepth
+from ponder.policies.replay import Rates, Replay, Trace, replayed
+from ponder.policies.rules import FixedN, VoteLead
+
+pytest.importorskip("pyarrow")
+
+SAMPLE = Path(__file__).parents[1] / "agent" / "bench" / "records" / "sample"
+RATES = Rates(core="c", prompt_token_s=0.01, token_s={1: 0.2, 4: 0.1, 16: 0.06})
+
+
+def test_a_token_costs_the_less_the_more_are_computed_together() -> None:
+    assert [RATES.token(width) for width in (1, 4, 16, 64)] == [0.2, 0.1, 0.06, 0.06]
+    assert RATES.token(2) == pytest.approx(0.2 - (1 - 1 / 2) / (1 - 1 / 4) * 0.1)
+    assert Rates(core="c", prompt_token_s=0.01, token_s={4: 0.1}).token(1) == 0.1
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Trace]:
+    return Replay(RATES, step=4).traces(SAMPLE)
+
+
+def test_samples_grow_a_step_at_a_time_and_end_as_recorded(found: list[Trace]) -> None:
+    whole = {(search.suite, search.task): search for search in searches(SAMPLE)}
+    for trace in found:
+        search = whole[trace.suite, trace.task]
+        assert [prefix.features.samples for prefix in trace.prefixes] == [4, 8, 12, 16]
+        assert [prefix.features.next_steps for prefix in trace.prefixes] == [4, 4, 4, 0]
+        costs = [prefix.cpu_s for prefix in trace.prefixes]
+        assert costs == sorted(costs)
+        best = choose(search.first(16), ())
+        assert trace.full.right == (best is not None and search.right[best.node])
+
+
+def test_a_smaller_step_costs_more_a_token(found: list[Trace]) -> None:
+    one_by_one = Replay(RATES, step=1).traces(SAMPLE)
+    assert [trace.task for trace in one_by_one] == [trace.task for trace in found]
+    for slow, fast in zip(one_by_one, found, strict=True):
+        assert slow.full.cpu_s > fast.full.cpu_s
+        assert slow.prefixes[3].features.counts == fast.prefixes[0].features.counts
+
+
+def test_prices_change_costs_and_not_cpu(found: list[Trace]) -> None:
+    dear = Replay(RATES, step=4, prices={"python": 10.0}).traces(SAMPLE)
+    for one, other in zip(found, dear, strict=True):
+        assert other.full.cpu_s == one.full.cpu_s
+        assert other.full.features.cost_by_tool["core"] == one.full.features.cost_by_tool["core"]
+        assert other.full.cost >= one.full.cost
+
+
+def test_a_policy_stops_a_search_earlier_or_not_at_all(found: list[Trace]) -> None:
+    for trace in found:
+        assert replayed(trace, FixedN(8)).at is trace.prefixes[1]
+        never = replayed(trace, FullDepth())
+        assert never.at is trace.full
+        assert never.decision is None
+        assert replayed(trace, VoteLead()).at.cpu_s <= trace.full.cpu_s
+
+
+def test_records_of_another_version_are_refused_by_name(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    for path in SAMPLE.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    nodes = pq.read_table(tmp_path / "nodes.parquet")
+    pq.write_table(nodes.drop_columns(["decisions_before"]), tmp_path / "nodes.parquet")
+    with pytest.raises(UsageError, match="lacks 'decisions_before'"):
+        Replay(RATES).traces(tmp_path)
+    with pytest.raises(UsageError, match="holds no records"):
+        Replay(RATES).traces(tmp_path / "nothing")
