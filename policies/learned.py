@@ -1,0 +1,248 @@
+"""The learned stop: another round is taken while what it is expected to gain is worth more than what it costs.
+
+From a search's features, small logistic models say how likely the best answer is right now, how likely it will be after
+one more round, and how likely at full depth. A right answer is worth `value`, in the units of the ledger's prices; the
+next round costs what the steps so far say. The search stops when neither one more round nor all that are left are
+expected to pay: so `value` and prices change what it does, without training.
+
+With a `risk` the search stops on how likely the full search is right where the answer now is wrong, at a threshold that
+was certified on recorded searches (`ponder.policies.risk`).
+
+What lies outside of what training saw is said, and not judged: the search then goes on until its budget, or its
+strategy, ends it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from ponder.errors import UsageError
+from ponder.policies.risk import Certificate
+from ponder.records import Decision, Features, Record, StopReason
+
+FOLDER = Path(__file__).with_name("weights")
+VALUE = 1000.0
+"""What a right answer is worth, where nobody says: so many CPU seconds."""
+
+Kind = Literal["programs", "answers", "texts", "none"]
+"""What decides among the answers; `none` while there is none."""
+Head = Literal["now", "next", "end", "lost"]
+"""What is asked: whether the best answer is right now, after one more round, at full depth; and whether it is right at
+full depth, and wrong now."""
+HEADS: tuple[Head, ...] = ("now", "next", "end", "lost")
+_MOST_IN_A_ROW = 8
+_OUTSIDE = 0.25
+"""An input may lie outside of its range in training by this share of it."""
+_ROUNDED = 1e-4
+"""Ranges are written with so many digits."""
+_HOPELESS = 0.05
+
+
+def kind_of(features: Features) -> Kind:
+    """Return which model a search is judged by."""
+    return features.kind or "none"
+
+
+def inputs(features: Features) -> Mapping[str, float]:
+    """Return what the models look at, by name. All are figures of the tree: none is a price or a machine's speed."""
+    total, signals = max(1, sum(features.counts)), features.signals
+    first, second = (*features.counts, 0, 0)[:2]
+    passes = features.best_passed == 1
+    return {
+        "samples": math.log2(1 + features.samples),
+        "answered": features.answered / max(1, features.samples),
+        "share": first / total,
+        "margin": (first - second) / total,
+        "lead": math.log2(1 + first - second),
+        "distinct": len(features.counts) / total,
+        "stale": min(features.stale, _MOST_IN_A_ROW) / _MOST_IN_A_ROW,
+        "same_in_a_row": min(features.same_in_a_row, _MOST_IN_A_ROW) / _MOST_IN_A_ROW,
+        "failed": features.failed_steps / max(1, features.samples),
+        "logprob": signals.get("mean_logprob", 0.0),
+        "confidence": features.confidence,
+        "steady": features.steady or 0.0,
+        "passed": features.best_passed or 0.0,
+        "passes": float(passes),
+        "passing": signals.get("passing", 0.0),
+        "behaves": signals.get("behaves", 0.0) if passes else 0.0,
+        "alike": signals.get("log_alike", 0.0) if passes else 0.0,
+        "checks": math.log2(1 + features.checks),
+        "executed": signals.get("executed", 0.0),
+        "followed": features.best_followed,
+        "obeying": signals.get("obeying", 0.0),
+    }
+
+
+class Input(Record):
+    """One input of a model, and what training saw of it."""
+
+    name: str
+    mean: float
+    scale: float = Field(gt=0)
+    low: float
+    high: float
+
+    def is_outside(self, value: float) -> bool:
+        """Return whether a value is well outside of what training saw."""
+        slack = _OUTSIDE * (self.high - self.low) + _ROUNDED * max(1.0, abs(self.low), abs(self.high))
+        return not self.low - slack <= value <= self.high + slack
+
+
+class Model(Record):
+    """Logistic models of one kind of search, over the same inputs."""
+
+    kind: Kind
+    inputs: tuple[Input, ...]
+    bias: Mapping[Head, float]
+    weights: Mapping[Head, tuple[float, ...]]
+    cost_left: float = Field(default=1.0, gt=0)
+    """What a full search costs after this, as a share of what its samples that are left would by those so far."""
+    snapshots: int = 0
+    tasks: int = 0
+
+    def chances(self, values: Mapping[str, float]) -> Mapping[Head, float]:
+        """Return how likely the best answer is right, now and later. Raises KeyError: an input is missing."""
+        scaled = [(min(max(values[one.name], one.low), one.high) - one.mean) / one.scale for one in self.inputs]
+        return {
+            head: _logistic(self.bias[head] + sum(w * x for w, x in zip(self.weights[head], scaled, strict=True)))
+            for head in HEADS
+        }
+
+    def outside(self, values: Mapping[str, float]) -> list[str]:
+        """Return the names of the inputs that lie well outside of what training saw."""
+        return [one.name for one in self.inputs if one.is_outside(values[one.name])]
+
+
+def _logistic(total: float) -> float:
+    return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
+
+
+class Weights(Record):
+    """A trained policy: plain numbers, and where they come from."""
+
+    version: Literal[1] = 1
+    features: int
+    """The version of the features that it looks at."""
+    core: str
+    records: tuple[str, ...]
+    models: tuple[Model, ...]
+    certificates: tuple[Certificate, ...] = ()
+
+    def of(self, kind: Kind) -> Model | None:
+        """Return the model for a kind of search."""
+        return next((model for model in self.models if model.kind == kind), None)
+
+    def certified(self, risk: float) -> Certificate:
+        """Return the certificate that holds for a risk: that of the largest risk which is no larger.
+
+        Raises:
+            UsageError: no risk is so small, or this one cannot be certified.
+        """
+        if not 0 < risk < 1:
+            raise UsageError(f"a risk is between 0 and 1 (5% is 0.05), not {risk:g}")
+        fitting = [one for one in self.certificates if one.risk <= risk + 1e-12]
+        if not fitting:
+            known = ", ".join(f"{one.risk:g}" for one in self.certificates)
+            raise UsageError(f"no risk of {risk:.1%} was calibrated", fix=f"there is: {known or 'none'}")
+        best = max(fitting, key=lambda one: one.risk)
+        if best.threshold is None:
+            raise UsageError(best.why, fix="allow a larger risk, or train on more records (`ponder policy train`)")
+        return best
+
+
+class LearnedStop:
+    """Stops when neither another round nor all that are left are expected to be worth their cost.
+
+    Args:
+        weights: see `load`.
+        value: what a right answer is worth, in the units of the ledger's prices (by default CPU seconds).
+        risk: of the tasks that a full search gets right, the share that stopping may lose, with 95% confidence; then
+            `value` does not count.
+
+    Raises:
+        UsageError: the weights are for other features, `value` is not positive, or the risk is not certified.
+    """
+
+    name = "learned"
+
+    def __init__(self, weights: Weights, *, value: float = VALUE, risk: float | None = None) -> None:
+        if not value > 0 or not math.isfinite(value):
+            raise UsageError(f"a right answer is worth a positive number, not {value:g}")
+        version = Features.model_fields["version"].default
+        if weights.features != version:
+            wrong = f"the stop policy's weights are for features of version {weights.features}, and these are {version}"
+            raise UsageError(wrong, fix="train it again: `ponder policy train`")
+        self.weights, self.value = weights, value
+        self.certificate = None if risk is None else weights.certified(risk)
+
+    def decide(self, features: Features) -> Decision:
+        """See `StopPolicy.decide`."""
+        kind = kind_of(features)
+        model = self.weights.of(kind)
+        if model is None:
+            return Decision(stop=False, confidence=features.confidence, why=f"nothing was learned about {kind}")
+        values = inputs(features)
+        if outside := model.outside(values):
+            why = f"outside of what training saw: {', '.join(f'{name} {values[name]:.3g}' for name in outside)}"
+            return Decision(stop=False, confidence=features.confidence, why=why)
+        chances = model.chances(values)
+        confidence = features.confidence if features.kind else 0.0
+        if self.certificate is not None and self.certificate.threshold is not None:
+            return self._by_risk(chances, self.certificate.threshold, confidence)
+        return self._by_value(features, chances, confidence, self.cost_left(features, model))
+
+    def cost_left(self, features: Features, model: Model) -> float:
+        """Return what the search is expected to cost until its strategy has nothing left."""
+        each = sum(features.cost_by_tool.values()) / max(1, features.samples)
+        left = max(0, features.max_samples - features.samples)
+        return max(features.next_cost, each * left * model.cost_left)
+
+    def _by_value(
+        self, features: Features, chances: Mapping[Head, float], confidence: float, cost_left: float
+    ) -> Decision:
+        soon, late = (max(0.0, chances[head] - chances["now"]) for head in ("next", "end"))
+        told = (
+            f"right now {chances['now']:.2f}; one more round +{soon:.3f} for {features.next_cost:.0f}, all that are "
+            f"left +{late:.3f} for {cost_left:.0f}; a right answer is worth {self.value:.0f}"
+        )
+        if soon * self.value >= features.next_cost or late * self.value >= cost_left:
+            return Decision(stop=False, confidence=confidence, why=told)
+        return Decision(stop=True, reason=_reason(chances), confidence=confidence, why=told)
+
+    def _by_risk(self, chances: Mapping[Head, float], threshold: float, confidence: float) -> Decision:
+        assert self.certificate is not None
+        told = f"only the full search is right: {chances['lost']:.3f}, at most {threshold:.3f}; {self.certificate.why}"
+        if chances["lost"] > threshold:
+            return Decision(stop=False, confidence=confidence, why=told)
+        return Decision(stop=True, reason=_reason(chances), confidence=confidence, why=told)
+
+
+def _reason(chances: Mapping[Head, float]) -> StopReason:
+    if chances["end"] < _HOPELESS:
+        return "hopeless"
+    return "confident" if chances["now"] >= 0.5 else "not_worth_it"
+
+
+@lru_cache(maxsize=4)
+def load(core: str, folder: Path = FOLDER) -> Weights | None:
+    """Return the weights that were trained on searches of a core; None where there are none.
+
+    Raises:
+        UsageError: a file there holds no weights.
+    """
+    for path in sorted(folder.glob("*.json")):
+        try:
+            weights = Weights.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(step) for step in first["loc"]) or "the whole"
+            raise UsageError(f"{path.name} is no stop policy: {where}: {first['msg']}") from error
+        if weights.core == core:
+            return weights
+    return None

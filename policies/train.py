@@ -1,0 +1,198 @@
+"""Training of the stop policy on recorded searches, and the calibration of its risk.
+
+Tasks are parted by a hash of their names: three fifths fit the models, the rest only set the thresholds of risks, so
+that a certificate rests on tasks which the models have never seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+from ponder.errors import UsageError
+from ponder.policies.learned import HEADS, Head, Input, Kind, Model, Weights, inputs, kind_of
+from ponder.policies.replay import Prefix, Trace
+from ponder.policies.risk import Certificate, certify
+from ponder.records import Features, Record
+
+RISKS = (0.02, 0.05, 0.1, 0.15, 0.2)
+FEWEST = 30
+"""Snapshots that a model takes at least."""
+FIT_SHARE = 0.6
+STRENGTHS = (0.03, 0.1, 0.3, 1.0)
+"""Inverse strengths of the penalty that cross-fitting over tasks chooses from."""
+FOLDS = 5
+DIGITS = 6
+_ANSWERS = ("samples", "answered", "share", "margin", "lead", "distinct", "stale", "same_in_a_row", "failed", "logprob",
+            "confidence", "steady", "executed")  # fmt: skip
+INPUTS: dict[Kind, tuple[str, ...]] = {
+    "programs": (*_ANSWERS[:-1], "passed", "passes", "passing", "behaves", "alike", "checks"),
+    "answers": _ANSWERS,
+    "texts": ("samples", "answered", "failed", "logprob", "confidence", "steady", "followed", "obeying"),
+    "none": ("samples", "failed", "checks"),
+}
+
+
+class Snapshot(Record):
+    """A recorded search as it stood once, and what became of it. Figures are 0 or 1, for texts scores between."""
+
+    task: str
+    kind: Kind
+    values: dict[str, float]
+    now: float
+    next: float
+    end: float
+
+    def target(self, head: Head) -> float:
+        """Return what a head is to say."""
+        return max(0.0, self.end - self.now) if head == "lost" else float(getattr(self, head))
+
+
+def worth(prefix: Prefix, kind: Kind) -> float:
+    """Return what the best answer is worth: right or wrong; of a text, its score."""
+    return prefix.score if kind == "texts" else prefix.right
+
+
+def snapshots(trace: Trace) -> list[Snapshot]:
+    """Return a search at each place where it could have gone on."""
+    whole = kind_of(trace.full.features)
+    return [
+        Snapshot(
+            task=f"{trace.suite}/{trace.task}", kind=kind_of(one.features), values=dict(inputs(one.features)),
+            now=worth(one, whole), next=worth(after, whole), end=worth(trace.full, whole),
+        )
+        for one, after in zip(trace.prefixes, trace.prefixes[1:], strict=False)
+    ]  # fmt: skip
+
+
+def part_of(task: str) -> float:
+    """Return a number between 0 and 1 that the task's name gives, the same always."""
+    return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "big") / 2**64
+
+
+def train(traces: Sequence[Trace], *, core: str, records: Sequence[str], share: float = FIT_SHARE) -> Weights:
+    """Return a policy: models fitted on a share of the tasks, thresholds set on the others.
+
+    Raises:
+        UsageError: there are too few searches for any model.
+        ImportError: scikit-learn or scipy is not installed.
+    """
+    fitted = [trace for trace in traces if part_of(_name(trace)) < share]
+    rest = [trace for trace in traces if part_of(_name(trace)) >= share]
+    models = fit(fitted)
+    if not models:
+        raise UsageError(f"{len(traces)} recorded searches are too few to train on: each kind takes {FEWEST} snapshots")
+    version = int(Features.model_fields["version"].default)
+    weights = Weights(features=version, core=core, records=tuple(records), models=tuple(models))
+    return weights.model_copy(update={"certificates": tuple(certificates(weights, rest))})
+
+
+def fit(traces: Sequence[Trace]) -> list[Model]:
+    """Return a model for each kind of search that there are enough snapshots of."""
+    by_kind: dict[Kind, list[Snapshot]] = defaultdict(list)
+    left: dict[Kind, list[float]] = defaultdict(list)
+    for trace in traces:
+        for one, prefix in zip(snapshots(trace), trace.prefixes, strict=False):
+            by_kind[one.kind].append(one)
+            naive = prefix.cpu_s / max(1, prefix.features.samples)
+            naive *= prefix.features.max_samples - prefix.features.samples
+            if naive > 0:
+                left[one.kind].append((trace.full.cpu_s - prefix.cpu_s) / naive)
+    return [
+        _model(kind, found, max(0.05, fmean(left[kind]) if left[kind] else 1.0))
+        for kind, found in by_kind.items()
+        if len(found) >= FEWEST
+    ]
+
+
+def _model(kind: Kind, found: Sequence[Snapshot], cost_left: float) -> Model:
+    columns = [[one.values[name] for one in found] for name in INPUTS[kind]]
+    seen = tuple(
+        Input(name=name, mean=_short(fmean(values)), scale=_short(pstdev(values)) or 1.0, low=_short(min(values)),
+              high=_short(max(values)))
+        for name, values in zip(INPUTS[kind], columns, strict=True)
+    )  # fmt: skip
+    scaled = [[(one.values[i.name] - i.mean) / i.scale for i in seen] for one in found]
+    bias: dict[Head, float] = {}
+    weights: dict[Head, tuple[float, ...]] = {}
+    for head in HEADS:
+        bias[head], weights[head] = _fitted(scaled, [one.target(head) for one in found], [one.task for one in found])
+    return Model(kind=kind, inputs=seen, bias=bias, weights=weights, cost_left=_short(cost_left),
+                 snapshots=len(found), tasks=len({one.task for one in found}))  # fmt: skip
+
+
+def _fitted(rows: list[list[float]], targets: list[float], tasks: list[str]) -> tuple[float, tuple[float, ...]]:
+    """Return a logistic model's bias and weights; its penalty is what does best on tasks that were left out."""
+    import numpy as np
+
+    x, y = np.asarray(rows), np.asarray(targets)
+    if y.max() - y.min() < 1e-9:
+        mean = min(max(float(y.mean()), 0.5 / len(y)), 1 - 0.5 / len(y))
+        return _short(float(np.log(mean / (1 - mean)))), (0.0,) * x.shape[1]
+    folds = np.asarray([int(part_of(f"fold {task}") * FOLDS) for task in tasks])
+    losses = {strength: _loss(x, y, folds, strength) for strength in STRENGTHS}
+    made = _logistic(x, y, min(losses, key=lambda strength: losses[strength]))
+    return _short(float(made.intercept_[0])), tuple(_short(float(one)) for one in made.coef_[0])
+
+
+def _loss(x: Any, y: Any, folds: Any, strength: float) -> float:
+    import numpy as np
+
+    total = 0.0
+    for fold in range(FOLDS):
+        rest, held = folds != fold, folds == fold
+        if not held.any() or y[rest].max() - y[rest].min() < 1e-9:
+            continue
+        said = _logistic(x[rest], y[rest], strength).predict_proba(x[held])[:, 1].clip(1e-6, 1 - 1e-6)
+        total -= float((y[held] * np.log(said) + (1 - y[held]) * np.log(1 - said)).sum())
+    return total
+
+
+def _logistic(x: Any, y: Any, strength: float) -> Any:
+    """Return the model of targets between 0 and 1: each row counts as both outcomes, by their shares."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    both = np.concatenate([x, x]), np.concatenate([np.ones(len(y)), np.zeros(len(y))])
+    shares = np.concatenate([y, 1 - y])
+    return LogisticRegression(C=strength, max_iter=5000).fit(*both, sample_weight=shares)
+
+
+def certificates(weights: Weights, traces: Sequence[Trace], risks: Sequence[float] = RISKS) -> list[Certificate]:
+    """Return what tasks that the models have not seen say of each risk."""
+    kept = [trace for trace in traces if trace.full.right == 1]
+    paths = [lost_when_stopped(weights, trace) for trace in kept]
+    thresholds = sorted({said for path in paths for said, _ in path})
+    losses = [sum(_is_lost(path, threshold) for path in paths) for threshold in thresholds]
+    return [certify(thresholds, losses, len(kept), risk) for risk in risks]
+
+
+def lost_when_stopped(weights: Weights, trace: Trace) -> list[tuple[float, bool]]:
+    """Return, for each place of a search that the full depth gets right, what the policy says is lost, and what is.
+
+    Where the policy would not judge, nothing is said: it goes on.
+    """
+    found = []
+    for prefix in trace.prefixes[:-1]:
+        model, values = weights.of(kind_of(prefix.features)), inputs(prefix.features)
+        if model is not None and not model.outside(values):
+            found.append((model.chances(values)["lost"], prefix.right < trace.full.right))
+    return found
+
+
+def _is_lost(path: Sequence[tuple[float, bool]], threshold: float) -> bool:
+    """Return whether a search is lost that stops where the loss is first said to be at most the threshold."""
+    return next((lost for said, lost in path if said <= threshold), False)
+
+
+def _name(trace: Trace) -> str:
+    return f"{trace.suite}/{trace.task}"
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
+
+

@@ -1,0 +1,119 @@
+"""The learned stop: gain against cost, risk, and what it does not judge."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ponder.errors import UsageError
+from ponder.policies.learned import HEADS, Input, LearnedStop, Model, Weights, inputs, load
+from ponder.policies.risk import Certificate
+from ponder.records import Features
+
+SHARE = Input(name="share", mean=0.5, scale=0.5, low=0.0, high=1.0)
+MODEL = Model(
+    kind="answers", inputs=(SHARE,), bias={"now": 0.0, "next": 1.0, "end": 2.0, "lost": -2.0},
+    weights={"now": (2.0,), "next": (1.0,), "end": (0.0,), "lost": (-1.0,)}, cost_left=0.5,
+)  # fmt: skip
+CERTIFIED = Certificate(risk=0.05, threshold=0.06, tasks=80, losses=0)
+WEIGHTS = Weights(
+    features=3, core="c", records=("r",), models=(MODEL,),
+    certificates=(CERTIFIED, Certificate(risk=0.02, threshold=None, tasks=80, losses=0)),
+)  # fmt: skip
+
+
+def features(**given: Any) -> Features:
+    base: dict[str, Any] = {
+        "rounds": 1, "samples": 4, "answered": 4, "pending": 0, "max_samples": 16, "votes": (4.0,), "answer_words": 1.0,
+        "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": 8.0, "wall_spent_s": 1.0, "counts": (2, 2),
+        "tokens_spent": 10, "kind": "answers", "cost_by_tool": {"core": 40.0}, "next_steps": 4, "next_cost": 40.0,
+    }  # fmt: skip
+    return Features(**{**base, **given})
+
+
+def test_it_goes_on_while_a_round_or_all_of_them_pay() -> None:
+    """Half of the answers agree: right now 0.5, after a round 0.731, at the end 0.881; 40 for the one, 60 for all."""
+    at = features()
+    assert LearnedStop(WEIGHTS).cost_left(at, MODEL) == 60.0
+    assert not LearnedStop(WEIGHTS, value=174.0).decide(at).stop  # 174 x 0.231 = 40.2
+    assert not LearnedStop(WEIGHTS, value=158.0).decide(at).stop  # 158 x 0.381 = 60.2
+    stopped = LearnedStop(WEIGHTS, value=157.0).decide(at)
+    assert (stopped.stop, stopped.reason) == (True, "confident")
+    assert "right now 0.50; one more round +0.231 for 40, all that are left +0.381 for 60" in stopped.why
+
+
+def test_dearer_steps_stop_it_earlier() -> None:
+    policy = LearnedStop(WEIGHTS, value=200.0)
+    assert not policy.decide(features()).stop
+    assert policy.decide(features(cost_by_tool={"core": 40.0, "python": 40.0}, next_cost=80.0)).stop
+
+
+def test_it_says_why_it_gives_up() -> None:
+    poor = MODEL.model_copy(update={"bias": dict.fromkeys(HEADS, -4.0), "weights": dict.fromkeys(HEADS, (0.0,))})
+    hopeless = LearnedStop(WEIGHTS.model_copy(update={"models": (poor,)})).decide(features())
+    assert (hopeless.stop, hopeless.reason) == (True, "hopeless")
+    unsure = LearnedStop(WEIGHTS, value=1.0).decide(features(counts=(1, 1, 1, 1)))
+    assert (unsure.stop, unsure.reason) == (True, "not_worth_it")
+
+
+def test_a_risk_takes_its_threshold_and_leaves_the_value_aside() -> None:
+    policy = LearnedStop(WEIGHTS, value=1.0, risk=0.05)
+    assert not policy.decide(features()).stop  # lost 0.119
+    agreed = policy.decide(features(counts=(4,)))  # lost 0.047
+    assert agreed.stop
+    assert "0 of 80 calibration tasks were lost" in agreed.why
+
+
+def test_what_training_never_saw_is_said_and_not_judged() -> None:
+    narrow = MODEL.model_copy(update={"inputs": (SHARE.model_copy(update={"low": 0.7}),)})
+    policy = LearnedStop(WEIGHTS.model_copy(update={"models": (narrow,)}), value=1e-6)
+    decision = policy.decide(features())
+    assert (decision.stop, decision.why) == (False, "outside of what training saw: share 0.5")
+    assert policy.decide(features(counts=(4,))).stop
+    assert policy.decide(features(kind="texts")).why == "nothing was learned about texts"
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"value": 0.0}, "positive"), ({"value": float("nan")}, "positive"), ({"risk": 0.0}, "between 0 and 1"),
+        ({"risk": 5.0}, "5% is 0.05"), ({"risk": 0.01}, "no risk of 1.0% was calibrated"),
+        ({"risk": 0.02}, "cannot be certified with this record: 80 tasks, 149 are needed"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_a_clear_line(given: dict[str, float], wrong: str) -> None:
+    with pytest.raises(UsageError, match=wrong):
+        LearnedStop(WEIGHTS, **given)
+
+
+def test_weights_of_other_features_are_refused() -> None:
+    with pytest.raises(UsageError, match="for features of version 2, and these are 3"):
+        LearnedStop(WEIGHTS.model_copy(update={"features": 2}))
+
+
+def test_a_larger_risk_takes_the_nearest_that_is_certified() -> None:
+    assert WEIGHTS.certified(0.07) == CERTIFIED
+
+
+def test_weights_are_read_by_core_and_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(WEIGHTS.model_dump_json())
+    assert load("c", tmp_path) == WEIGHTS
+    assert load("another", tmp_path) is None
+    (tmp_path / "b.json").write_text('{"version": 1, "models": 3}')
+    with pytest.raises(UsageError, match=r"b\.json is no stop policy"):
+        load("c2", tmp_path)
+
+
+def test_a_decision_takes_less_than_two_milliseconds() -> None:
+    every = tuple(Input(name=name, mean=0.0, scale=1.0, low=-99.0, high=99.0) for name in inputs(features()))
+    weights = dict.fromkeys(HEADS, (0.1,) * len(every))
+    policy = LearnedStop(
+        WEIGHTS.model_copy(update={"models": (MODEL.model_copy(update={"inputs": every, "weights": weights}),)})
+    )
+    began = time.process_time()
+    for _ in range(200):
+        policy.decide(features())
+    assert (time.process_time() - began) / 200 < 0.002

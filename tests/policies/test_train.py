@@ -1,0 +1,90 @@
+"""Training on recorded searches: what is learned, what is certified, and records that are too few."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from ponder.errors import UsageError
+from ponder.policies.learned import LearnedStop
+from ponder.policies.replay import Prefix, Trace, replayed
+from ponder.policies.train import certificates, part_of, snapshots, train
+from ponder.records import Features
+
+pytest.importorskip("sklearn")
+
+
+def features(samples: int, counts: tuple[int, ...], cost: float) -> Features:
+    values: dict[str, Any] = {
+        "rounds": samples // 4, "samples": samples, "answered": samples, "pending": 0, "max_samples": 16, "votes": (),
+        "answer_words": 1.0, "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": cost,
+        "wall_spent_s": 0.0, "tokens_spent": 0, "kind": "answers", "counts": counts, "cost_by_tool": {"core": cost},
+        "next_steps": 4, "next_cost": 10.0,
+    }  # fmt: skip
+    return Features(**values)
+
+
+def made(task: int, draw: random.Random) -> Trace:
+    """Return a search of an easy task, that agrees from the first, or of a hard one, that finds out by and by."""
+    easy = draw.random() < 0.6
+    found = []
+    for samples in (4, 8, 12, 16):
+        agree = samples - int(easy is False) * draw.randint(1, 3) * samples // 4
+        right = float(draw.random() < (0.97 if easy else 0.1 + 0.05 * samples))
+        counts = (agree, *(1,) * (samples - agree))
+        found.append(Prefix(features(samples, counts, 2.5 * samples), right, right, 2.5 * samples, 2.5 * samples))
+    return Trace("s", f"s/{task}", tuple(found))
+
+
+@pytest.fixture(scope="module")
+def traces() -> list[Trace]:
+    draw = random.Random(1)
+    return [made(task, draw) for task in range(300)]
+
+
+def test_it_stops_where_answers_agree_and_goes_on_where_they_do_not(traces: list[Trace]) -> None:
+    policy = LearnedStop(train(traces, core="c", records=["r"]), value=300.0)
+    stops = [(trace.prefixes[0].features.counts == (4,), replayed(trace, policy).at) for trace in traces]
+    agreed = [at.cpu_s for easy, at in stops if easy]
+    others = [at.cpu_s for easy, at in stops if not easy]
+    assert sum(agreed) / len(agreed) < 15 < sum(others) / len(others)
+
+
+def test_a_right_answer_that_is_worth_more_is_searched_for_longer(traces: list[Trace]) -> None:
+    weights = train(traces, core="c", records=["r"])
+    spent = [
+        sum(replayed(trace, LearnedStop(weights, value=value)).at.cpu_s for trace in traces)
+        for value in (1.0, 100.0, 1e4)
+    ]
+    assert spent[0] < spent[1] < spent[2]
+
+
+def test_thresholds_rest_on_tasks_that_no_model_has_seen(traces: list[Trace]) -> None:
+    weights = train(traces, core="c", records=["r"])
+    held = [trace for trace in traces if part_of(f"s/{trace.task}") >= 0.6]
+    assert weights.certificates == tuple(certificates(weights, held))
+    assert {one.tasks for one in weights.certificates} == {sum(trace.full.right for trace in held)}
+    assert 90 < len(held) < 150
+    by_risk = {one.risk: one for one in weights.certificates}
+    assert by_risk[0.2].threshold is not None
+    policy = LearnedStop(weights, risk=0.2)
+    lost = [replayed(trace, policy).at.right < 1 for trace in held if trace.full.right]
+    assert sum(lost) == by_risk[0.2].losses
+
+
+def test_training_is_the_same_each_time(traces: list[Trace]) -> None:
+    assert train(traces, core="c", records=["r"]) == train(traces[::-1][::-1], core="c", records=["r"])
+
+
+def test_a_search_is_seen_at_each_place_but_the_last(traces: list[Trace]) -> None:
+    taken = snapshots(traces[0])
+    assert [one.next for one in taken] == [prefix.right for prefix in traces[0].prefixes[1:]]
+    assert {one.end for one in taken} == {traces[0].full.right}
+    assert [one.target("lost") for one in taken] == [max(0.0, one.end - one.now) for one in taken]
+
+
+def test_too_few_records_are_a_clear_line(traces: list[Trace]) -> None:
+    with pytest.raises(UsageError, match="3 recorded searches are too few to train on"):
+        train(traces[:3], core="c", records=["r"])
