@@ -143,6 +143,22 @@ def draw_reliability(rows: Mapping[str, Sequence[Bin]], file: Path) -> None:
         axes.legend(frameon=False, loc="upper left")
 
 
+def draw_frontier(points: Mapping[str, Sequence[tuple[float, float]]], file: Path) -> None:
+    """Draw accuracy over cost as SVG: of each policy one point, or a line through several.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    with _picture(file, 6.4, 4.0) as axes:
+        for number, (name, own) in enumerate(points.items()):
+            colour, mark = COLOURS[number % len(COLOURS)], _MARKS[number % len(_MARKS)]
+            costs, shares = zip(*sorted(own), strict=True)
+            axes.plot(costs, shares, f"-{mark}", color=colour, ms=5, lw=1.2, label=name)
+        axes.set_xlabel("cost of a task (by default CPU seconds)")
+        axes.set_ylabel("accuracy")
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 @contextmanager
 def _picture(file: Path, width: float, height: float) -> Iterator[Any]:
     """Yield axes, and write them as SVG at the end: the same figures give the same file, so that changes are seen."""

@@ -1,0 +1,168 @@
+"""What policies make of recorded searches: accuracy against cost, task by task, and whether risks hold.
+
+Costs are compared at equal accuracy: the learned policy's frontier over `value` is read off, between its points, at the
+accuracy of the rule that it is compared with. Intervals are 95% bootstrap intervals over tasks, each draw of which goes
+through the whole comparison.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from ponder.policies.learned import LearnedStop, Weights, kind_of
+from ponder.policies.replay import Trace, replayed
+from ponder.policies.risk import lower_bound
+from ponder.policies.train import certificates, worth
+from ponder.protocols import StopPolicy
+from ponder.records import Record
+from ponder.stats import Interval
+
+VALUES = (50.0, 100.0, 200.0, 400.0, 700.0, 1000.0, 1500.0, 2500.0, 4000.0, 8000.0, 16000.0)
+"""What a right answer is worth, for the learned policy's frontier."""
+DRAWS = 2000
+SPLITS = 200
+ENOUGH = 0.95
+"""A risk is held if so many re-splits hold it."""
+
+
+class Outcome(Record):
+    """What one policy makes of one search."""
+
+    right: float
+    cost: float
+
+
+class Row(Record):
+    """A policy on a set of tasks: a point of the frontier."""
+
+    policy: str
+    value: float | None
+    """What a right answer was worth, for the learned policy."""
+    tasks: int
+    accuracy: Interval
+    cost: Interval
+    """A task's, in prices (by default CPU seconds)."""
+    saved: Interval
+    """The share of the full depth's cost that it saves."""
+    difference: Interval
+    """Its accuracy less that of the full depth, task by task."""
+
+
+class Held(Record):
+    """Whether a risk holds over random re-splits of tasks into those that set the threshold and those that test it."""
+
+    risk: float
+    splits: int
+    certified: int
+    """Splits in which a threshold was certified; the others claim nothing."""
+    held: float
+    """The share of these in which the lower 95% bound of the test tasks' loss is at most the risk."""
+    loss: float
+    """The mean loss on test tasks."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether enough splits hold it."""
+        return self.held >= ENOUGH
+
+
+def outcomes(traces: Sequence[Trace], policy: StopPolicy | None) -> list[Outcome]:
+    """Return what a policy makes of each search; None: the full depth."""
+    found = []
+    for trace in traces:
+        at = trace.full if policy is None else replayed(trace, policy).at
+        found.append(Outcome(right=worth(at, kind_of(trace.full.features)), cost=at.cost))
+    return found
+
+
+def row(found: Sequence[Outcome], full: Sequence[Outcome], *, policy: str, value: float | None = None) -> Row:
+    """Return one point of the frontier, against the same tasks at full depth."""
+    right, cost = _means(found)
+    full_right, full_cost = _means(full)
+    return Row(
+        policy=policy, value=value, tasks=len(found), accuracy=_interval(right), cost=_interval(cost),
+        saved=_interval(1 - cost / full_cost), difference=_interval(right - full_right),
+    )  # fmt: skip
+
+
+def ratio_saved(found: Sequence[Outcome], other: Sequence[Outcome]) -> Interval:
+    """Return the share of the other's cost that is saved, with its interval over tasks."""
+    return _interval(1 - _means(found)[1] / _means(other)[1])
+
+
+def saved_at_equal_accuracy(frontier: Sequence[Sequence[Outcome]], rule: Sequence[Outcome]) -> Interval:
+    """Return the share of a rule's cost that the frontier saves where it is as accurate.
+
+    Args:
+        frontier: outcomes on the same tasks, a list for each point.
+    """
+    import numpy as np
+
+    right, cost = _means(rule)
+    points = [_means(point) for point in frontier]
+    found = [
+        1 - cost_at([(float(r[draw]), float(c[draw])) for r, c in points], float(right[draw])) / float(cost[draw])
+        for draw in range(len(right))
+    ]
+    return _interval(np.asarray(found))
+
+
+def cost_at(points: Sequence[tuple[float, float]], accuracy: float) -> float:
+    """Return what a frontier's points cost at an accuracy: the cheapest mix of two points that is as accurate.
+
+    Of two policies, each used for a share of the tasks, accuracy and cost are the mean: what lies between points can be
+    had. Where no point is so accurate, the cost of the most accurate one, which then is too cheap by what it lacks.
+    """
+    below = [(right, cost) for right, cost in points if right < accuracy]
+    above = [(right, cost) for right, cost in points if right >= accuracy]
+    if not above:
+        return max(points)[1]
+    mixes = [
+        low_cost + (accuracy - low) / (high - low) * (high_cost - low_cost)
+        for low, low_cost in below
+        for high, high_cost in above
+    ]
+    return min([cost for _, cost in above] + mixes)
+
+
+def _means(found: Sequence[Outcome]) -> tuple[Any, Any]:
+    """Return accuracy and mean cost: of all tasks first, then of each bootstrap draw of them."""
+    import numpy as np
+
+    n = len(found)
+    drawn = np.random.default_rng(2026).integers(n, size=(DRAWS, n))  # the same draws for all policies: paired
+    figures = np.asarray([[one.right, one.cost] for one in found])
+    means = np.concatenate([figures.mean(axis=0)[None], figures[drawn].mean(axis=1)])
+    return means[:, 0], means[:, 1]
+
+
+def _interval(values: Any) -> Interval:
+    """Return the first value with the percentile interval of the others."""
+    import numpy as np
+
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return Interval(value=float(values[0]), low=float(low), high=float(high))
+
+
+def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int = SPLITS, seed: int = 2026) -> Held:
+    """Return whether a risk holds over re-splits: half of the tasks set the threshold, the other half test it."""
+    draw = random.Random(seed)
+    certified, good, losses = 0, 0, []
+    for _ in range(splits):
+        mixed = draw.sample(list(traces), len(traces))
+        half = len(mixed) // 2
+        (certificate,) = certificates(weights, mixed[:half], [risk])
+        if certificate.threshold is None:
+            continue
+        certified += 1
+        policy = LearnedStop(weights.model_copy(update={"certificates": (certificate,)}), risk=risk)
+        kept = [trace for trace in mixed[half:] if trace.full.right == 1]
+        lost = sum(replayed(trace, policy).at.right < 1 for trace in kept)
+        losses.append(lost / max(1, len(kept)))
+        good += lower_bound(lost, len(kept)) <= risk
+    share = good / certified if certified else 1.0
+    return Held(risk=risk, splits=splits, certified=certified, held=share, loss=fmean(losses) if losses else 0.0)
+
