@@ -32,7 +32,7 @@ from ponder.parts import (
     default_home,
     make_strategy,
 )
-from ponder.policies.adaptive import AdaptiveConsistency
+from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Limits, Result, Task
@@ -50,7 +50,7 @@ class Agent:
     Args:
         core: a registered model's name, the path of a `.gguf` file, or a `Core`.
         tools: the tools that the core may use, of `python` and `browser`.
-        strategy, judge, policy: how to search, score and stop; defaults: best-of-N, evidence, Adaptive-Consistency.
+        strategy, judge, policy: how to search, score and stop; defaults: best-of-N, evidence, checks and votes.
         budget: for tasks that bring none of their own.
         limits: of one tool call.
         prices: what usage costs.
@@ -89,7 +89,7 @@ class Agent:
             tools=check_tools(tools),
             strategy=strategy or make_strategy(tools),
             judge=judge or EvidenceJudge(load().of(core if isinstance(core, str) else core.name)),
-            policy=policy or AdaptiveConsistency(),
+            policy=policy or ChecksAndVotes(),
             limits=limits or Limits(),
             prices=prices or Prices(),
             hosts=hosts or HostRules(),

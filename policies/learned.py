@@ -229,6 +229,18 @@ def _reason(chances: Mapping[Head, float]) -> StopReason:
     return "confident" if chances["now"] >= 0.5 else "not_worth_it"
 
 
+def read(path: Path) -> Weights:
+    """Return the weights in a file. Raises UsageError: there are none."""
+    try:
+        return Weights.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", fix="`ponder policy train` makes one") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "the whole"
+        raise UsageError(f"{path.name} is no stop policy: {where}: {first['msg']}") from error
+
+
 @lru_cache(maxsize=4)
 def load(core: str, folder: Path = FOLDER) -> Weights | None:
     """Return the weights that were trained on searches of a core; None where there are none.
@@ -236,13 +248,5 @@ def load(core: str, folder: Path = FOLDER) -> Weights | None:
     Raises:
         UsageError: a file there holds no weights.
     """
-    for path in sorted(folder.glob("*.json")):
-        try:
-            weights = Weights.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(step) for step in first["loc"]) or "the whole"
-            raise UsageError(f"{path.name} is no stop policy: {where}: {first['msg']}") from error
-        if weights.core == core:
-            return weights
-    return None
+    every = (read(path) for path in sorted(folder.glob("*.json")) if path.name != "rates.json")
+    return next((weights for weights in every if weights.core == core), None)

@@ -42,6 +42,7 @@ from ponder.records import (
 )
 
 Row = Mapping[str, Any]
+RATES = Path(__file__).parent / "weights" / "rates.json"
 
 
 class Rates(Record):
@@ -63,6 +64,22 @@ class Rates(Record):
         low, high = known[at - 1], known[at]
         part = (1 / low - 1 / width) / (1 / low - 1 / high)
         return self.token_s[low] + part * (self.token_s[high] - self.token_s[low])
+
+
+def rates_of(core: str, file: Path = RATES) -> Rates:
+    """Return what a core's tokens cost, from a file of `benchmarks/rates.py`.
+
+    Raises:
+        UsageError: the file has no rates of this core, or is none.
+    """
+    measure = f"benchmarks/rates.py --core {core} --write {file} measures them"
+    try:
+        known = json.loads(file.read_text("utf-8"))
+        return Rates.model_validate(known[core])
+    except KeyError:
+        raise UsageError(f"{file.name} has no rates of {core}", fix=measure) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{file} holds no rates: {str(error).splitlines()[0]}", fix=measure) from error
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,22 @@ through the whole comparison.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ponder.bench.records.offline import INDEPENDENT
+from ponder.bench.records.recording import manifest_of
+from ponder.errors import UsageError
+from ponder.policies.checks_and_votes import ChecksAndVotes
+from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import LearnedStop, Weights, kind_of
-from ponder.policies.replay import Trace, replayed
+from ponder.policies.replay import Replay, Trace, replayed
 from ponder.policies.risk import lower_bound
+from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
 from ponder.policies.train import certificates, worth
 from ponder.protocols import StopPolicy
 from ponder.records import Record
@@ -22,6 +30,9 @@ from ponder.stats import Interval
 
 VALUES = (50.0, 100.0, 200.0, 400.0, 700.0, 1000.0, 1500.0, 2500.0, 4000.0, 8000.0, 16000.0)
 """What a right answer is worth, for the learned policy's frontier."""
+STEPS = (1, 4, 5, 8)
+"""Samples at once that rules are tried with."""
+MOST, FIXED, CHECKED = 16, (4, 8), (0.02, 0.05, 0.1)
 DRAWS = 2000
 SPLITS = 200
 ENOUGH = 0.95
@@ -51,6 +62,46 @@ class Row(Record):
     """Its accuracy less that of the full depth, task by task."""
 
 
+class Against(Record):
+    """The learned policy against a rule, where the two are equally accurate."""
+
+    rule: str
+    step: int
+    """Samples that the rule takes at once: of those that were tried, the one that suits it best."""
+    accuracy: Interval
+    cost: Interval
+    saved: Interval
+    """The share of the rule's cost that the learned policy saves."""
+
+
+class Evaluation(Record):
+    """What a policy makes of records that it has not seen."""
+
+    core: str
+    records: tuple[str, ...]
+    strategy: str
+    tasks: int
+    full: Row
+    rows: tuple[Row, ...]
+    """The learned policy by value, then the rules."""
+    chosen: Row
+    """The learned policy at the value that was asked for."""
+    against: tuple[Against, ...]
+    guarantees: tuple[Held, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the few figures of `ponder policy eval --json`: fractions of 1, but for the points."""
+        saved = {one.rule: one.saved.value for one in self.against}
+        return {
+            "cpu_saved": self.chosen.saved.value,
+            "accuracy_difference_points": 100 * self.chosen.difference.value,
+            "accuracy_lower_bound_points": 100 * self.chosen.difference.low,
+            "cpu_saved_vs_adaptive_consistency": saved[AdaptiveConsistency.name],
+            "cpu_saved_vs_esc": saved[EarlyStopping.name],
+            "guarantee_held": all(one.is_held for one in self.guarantees if one.certified),
+        }
+
+
 class Held(Record):
     """Whether a risk holds over random re-splits of tasks into those that set the threshold and those that test it."""
 
@@ -67,6 +118,51 @@ class Held(Record):
     def is_held(self) -> bool:
         """Whether enough splits hold it."""
         return self.held >= ENOUGH
+
+
+def evaluate(
+    weights: Weights, replay: Replay, folders: Sequence[Path], *, value: float, risks: Sequence[float] = CHECKED
+) -> Evaluation:
+    """Return what the policy makes of recorded searches, against full depth and against rules.
+
+    Args:
+        folders: packed records of one strategy, of tasks that the policy has not seen.
+        value: what a right answer is worth.
+
+    Raises:
+        UsageError: there are no records, or of several strategies, or fit for another version.
+        ImportError: pyarrow or scipy is not installed.
+    """
+    names = {str(suite["strategy"]).partition("+")[0] for folder in folders for suite in manifest_of(folder).values()}
+    if len(names) != 1:
+        raise UsageError(f"these are searches of {', '.join(sorted(names)) or 'no strategy'}", fix="name one's")
+    (strategy,) = names
+    steps = STEPS if strategy == INDEPENDENT else (replay.step,)
+
+    def seen(step: int) -> list[Trace]:
+        return [trace for folder in folders for trace in dataclasses.replace(replay, step=step).traces(folder)]
+
+    traces = seen(replay.step)
+    # All samples at once, where they are independent: a full search has no reason to take them a few at a time.
+    full = outcomes(seen(MOST) if strategy == INDEPENDENT else traces, None)
+    frontier = [outcomes(traces, LearnedStop(weights, value=one)) for one in VALUES]
+    chosen = row(outcomes(traces, LearnedStop(weights, value=value)), full, policy=LearnedStop.name, value=value)
+    rows = [row(one, full, policy=LearnedStop.name, value=at) for one, at in zip(frontier, VALUES, strict=True)]
+    plain = (ChecksAndVotes(), *map(FixedN, FIXED))
+    rows += [row(outcomes(traces, rule), full, policy=rule.name) for rule in plain]
+    against = []
+    for rule in (AdaptiveConsistency(), EarlyStopping()):
+        tried = [(step, outcomes(seen(step), rule)) for step in steps]
+        saved = [(saved_at_equal_accuracy(frontier, found), step, found) for step, found in tried]
+        least, step, found = min(saved, key=lambda one: one[0].value)
+        own = row(found, full, policy=rule.name)
+        rows.append(own)
+        against.append(Against(rule=rule.name, step=step, accuracy=own.accuracy, cost=own.cost, saved=least))
+    return Evaluation(
+        core=weights.core, records=tuple(folder.name for folder in folders), strategy=strategy, tasks=len(traces),
+        full=row(full, full, policy=FullDepth.name), rows=tuple(rows), chosen=chosen, against=tuple(against),
+        guarantees=tuple(held(weights, traces, risk) for risk in risks),
+    )  # fmt: skip
 
 
 def outcomes(traces: Sequence[Trace], policy: StopPolicy | None) -> list[Outcome]:

@@ -29,7 +29,7 @@ class FixedN:
         return Decision(stop=True, reason="exhausted", confidence=features.confidence, why=why)
 
 
-class VoteLead:
+class AdaptiveConsistency:
     """Adaptive-Consistency (Aggarwal et al. 2023, arXiv 2305.11860): stops when the lead is unlikely to be lost.
 
     Args:

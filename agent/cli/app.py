@@ -14,6 +14,7 @@ from ponder.cli.bench import EPILOG as BENCH_EPILOG
 from ponder.cli.bench import bench
 from ponder.cli.doctor import doctor
 from ponder.cli.models import models
+from ponder.cli.policy import policy
 from ponder.cli.runs import runs
 from ponder.cli.sandbox import sandbox
 from ponder.errors import PonderError
@@ -35,6 +36,7 @@ app.command(epilog=BENCH_EPILOG)(bench)
 app.command()(doctor)
 app.add_typer(models, name="models")
 app.add_typer(runs, name="runs")
+app.add_typer(policy, name="policy")
 app.add_typer(sandbox, name="sandbox")
 
 

@@ -11,7 +11,7 @@ from ponder.errors import UsageError
 from ponder.judges.choosing import choose
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.replay import Rates, Replay, Trace, replayed
-from ponder.policies.rules import FixedN, VoteLead
+from ponder.policies.rules import AdaptiveConsistency, FixedN
 
 pytest.importorskip("pyarrow")
 
@@ -64,7 +64,7 @@ def test_a_policy_stops_a_search_earlier_or_not_at_all(found: list[Trace]) -> No
         never = replayed(trace, FullDepth())
         assert never.at is trace.full
         assert never.decision is None
-        assert replayed(trace, VoteLead()).at.cpu_s <= trace.full.cpu_s
+        assert replayed(trace, AdaptiveConsistency()).at.cpu_s <= trace.full.cpu_s
 
 
 def test_records_of_another_version_are_refused_by_name(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ponder.policies.rules import EarlyStopping, FixedN, VoteLead
+from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
 from ponder.records import Features
 
 
@@ -30,7 +30,7 @@ def test_fixed_n_counts_samples_with_an_answer_or_without() -> None:
 )
 def test_a_lead_that_will_hardly_be_lost_is_enough(counts: tuple[int, ...], stop: bool) -> None:
     """Chances of the Beta criterion by hand: 1 - 2**-4 = 0.938, 1 - 2**-5 = 0.969, 0.938, 0.980."""
-    assert VoteLead(0.95).decide(features(counts=counts)).stop is stop
+    assert AdaptiveConsistency(0.95).decide(features(counts=counts)).stop is stop
 
 
 def test_a_window_of_one_answer_is_enough() -> None:
@@ -39,4 +39,4 @@ def test_a_window_of_one_answer_is_enough() -> None:
 
 def test_rules_look_at_answers_alone() -> None:
     passes = features(checks=3, best_passed=1.0, counts=(1,))
-    assert not any(rule.decide(passes).stop for rule in (FixedN(8), VoteLead(), EarlyStopping()))
+    assert not any(rule.decide(passes).stop for rule in (FixedN(8), AdaptiveConsistency(), EarlyStopping()))

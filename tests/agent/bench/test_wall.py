@@ -24,7 +24,7 @@ from ponder.core.scripted import ScriptedCore
 from ponder.instructions.constraints import Constraint
 from ponder.judges.evidence import EvidenceJudge
 from ponder.parts import make_strategy
-from ponder.policies.adaptive import AdaptiveConsistency
+from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.protocols import TreeView
 from ponder.records import (
     Best,
@@ -78,7 +78,7 @@ class WatchedJudge(EvidenceJudge):
         return super().best(tree)
 
 
-class WatchedPolicy(AdaptiveConsistency):
+class WatchedPolicy(ChecksAndVotes):
     def __init__(self, shown: Shown) -> None:
         super().__init__()
         self._shown = shown

@@ -1,4 +1,4 @@
-"""Stop v1: the rule of Adaptive-Consistency, over votes that execution makes heavier."""
+"""A rule to stop by where nothing was learned: visible checks, and votes that execution makes heavier."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ _HEAVIEST_VOTE = 2.0
 _MIN_SAMPLES = 3
 
 
-class AdaptiveConsistency:
-    """Stop as soon as the leading answer is unlikely to lose its lead (Aggarwal et al. 2023, arXiv 2305.11860).
+class ChecksAndVotes:
+    """Stop as soon as a program passes all visible checks, or the leading answer is unlikely to lose its lead.
+
+    The latter is the criterion of Adaptive-Consistency (Aggarwal et al. 2023, arXiv 2305.11860).
 
     Args:
         threshold: chance of the lead at which to stop. The paper has 0.95 for single votes; here execution doubles
@@ -22,7 +24,7 @@ class AdaptiveConsistency:
     all that the task's words ask; as `hopeless` when half of the samples brought no answer at all.
     """
 
-    name = "adaptive-consistency"
+    name = "checks-and-votes"
 
     def __init__(self, threshold: float = 0.9) -> None:
         self.threshold = threshold

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ponder.policies.adaptive import AdaptiveConsistency
+from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.records import Features
 
-POLICY = AdaptiveConsistency()
+POLICY = ChecksAndVotes()
 
 
 def features(**given: Any) -> Features:

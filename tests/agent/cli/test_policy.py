@@ -1,0 +1,88 @@
+"""`ponder policy`: trained, evaluated and shown by the command line a user has."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ponder.cli.app import run
+from ponder.policies.train import train
+from tests.policies.test_train import made
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("sklearn")
+
+SAMPLE = Path(__file__).parents[1] / "bench" / "records" / "sample"
+CORE = "qwen2.5-coder-1.5b"
+RATES = {"core": CORE, "prompt_token_s": 0.03, "token_s": {"1": 0.2, "4": 0.1, "16": 0.06}}
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setenv("PONDER_HOME", str(tmp_path / "home"))
+    draw = random.Random(1)
+    weights = train([made(task, draw) for task in range(200)], core=CORE, records=["elsewhere"])
+    (tmp_path / "stop.json").write_text(weights.model_dump_json())
+    (tmp_path / "rates.json").write_text(json.dumps({CORE: RATES}))
+    return {"weights": str(tmp_path / "stop.json"), "rates": str(tmp_path / "rates.json")}
+
+
+def last_object(text: str) -> dict[str, Any]:
+    return dict(json.loads(text.strip().splitlines()[-1]))
+
+
+def test_eval_ends_with_the_summary_and_the_frontier(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "frontier.svg"
+    code = run(["policy", "eval", "--records", str(SAMPLE), "--weights", files["weights"], "--rates", files["rates"],
+                "--value", "300", "--picture", str(picture), "--json"])  # fmt: skip
+    assert code == 0
+    found = last_object(capsys.readouterr().out)
+    assert found["summary"].keys() == {
+        "cpu_saved", "accuracy_difference_points", "accuracy_lower_bound_points", "cpu_saved_vs_adaptive_consistency",
+        "cpu_saved_vs_esc", "guarantee_held",
+    }  # fmt: skip
+    assert (found["strategy"], found["tasks"], found["records"]) == ("self-consistency", 8, ["sample"])
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in found["frontier"]:
+        by_name.setdefault(row["policy"], []).append(row)
+    assert by_name["full-depth"][0]["saved"]["value"] == 0
+    costs = [row["cost"]["value"] for row in by_name["learned"]]
+    assert costs == sorted(costs), "what is worth more is searched for longer"
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_show_tells_what_is_certified(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["policy", "show", "--weights", files["weights"]]) == 0
+    assert "risk 2.0% cannot be certified with this record" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (["train", "--records", str(SAMPLE)], "8 recorded searches are too few to train on"),
+        (["train", "--records", str(SAMPLE), "--core", "other"], "no records of other to train on"),
+        (["eval", "--records", str(SAMPLE.parents[1])], "holds no records"),
+        (["eval", "--records", str(SAMPLE), "--strategy", "mcts"], "there are no records of mcts"),
+        (["eval", "--records", str(SAMPLE), "--rates", str(SAMPLE / "manifest.json")], "has no rates of"),
+        (["eval", "--records", str(SAMPLE), "--value", "-1"], "worth a positive number"),
+        (["eval", "--weights", str(SAMPLE / "manifest.json")], "is no stop policy"),
+        (["show", "--weights", "nowhere.json"], "nowhere.json cannot be read"),
+        (["show", "--core", "other"], "no stop policy was trained for other"),
+    ],
+)
+def test_bad_input_is_a_clear_line(
+    arguments: list[str], wrong: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, path in files.items():
+        if f"--{name}" not in arguments and not (name == "weights" and arguments[0] != "eval") and (
+            name != "rates" or arguments[0] != "show"
+        ):
+            arguments = [*arguments, f"--{name}", path]
+    assert run(["policy", *arguments]) == 2
+    assert wrong in capsys.readouterr().err
