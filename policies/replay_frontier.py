@@ -148,7 +148,7 @@ def evaluate(
     frontier = [outcomes(traces, LearnedStop(weights, value=one)) for one in VALUES]
     chosen = row(outcomes(traces, LearnedStop(weights, value=value)), full, policy=LearnedStop.name, value=value)
     rows = [row(one, full, policy=LearnedStop.name, value=at) for one, at in zip(frontier, VALUES, strict=True)]
-    plain = (ChecksAndVotes(), *map(FixedN, FIXED))
+    plain: tuple[StopPolicy, ...] = (ChecksAndVotes(), *map(FixedN, FIXED))
     rows += [row(outcomes(traces, rule), full, policy=rule.name) for rule in plain]
     against = []
     for rule in (AdaptiveConsistency(), EarlyStopping()):
