@@ -30,9 +30,10 @@ from ponder.parts import (
     check_core,
     check_tools,
     default_home,
+    make_policy,
     make_strategy,
+    model_of,
 )
-from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Limits, Result, Task
@@ -50,7 +51,10 @@ class Agent:
     Args:
         core: a registered model's name, the path of a `.gguf` file, or a `Core`.
         tools: the tools that the core may use, of `python` and `browser`.
-        strategy, judge, policy: how to search, score and stop; defaults: best-of-N, evidence, checks and votes.
+        strategy, judge, policy: how to search, score and stop; defaults: best-of-N, evidence, what was learned for the
+            core (where nothing was: checks and votes).
+        value: of the default policy: what a right answer is worth, in the units of `prices`.
+        risk: of the default policy: of the tasks that a full search gets right, the share that it may lose.
         budget: for tasks that bring none of their own.
         limits: of one tool call.
         prices: what usage costs.
@@ -63,6 +67,7 @@ class Agent:
     Raises:
         UnknownName: of `core` or of a tool.
         ModelError: `core` is a file that is no model.
+        UsageError: `value` or `risk` is not possible, or nothing was learned for the core; both with a `policy`.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class Agent:
         strategy: Strategy | None = None,
         judge: Judge | None = None,
         policy: StopPolicy | None = None,
+        value: float | None = None,
+        risk: float | None = None,
         budget: Budget | None = None,
         limits: Limits | None = None,
         prices: Prices | None = None,
@@ -82,18 +89,22 @@ class Agent:
         record: Path | str | None = None,
         whole_process: bool = False,
     ) -> None:
+        if policy is not None and (value is not None or risk is not None):
+            raise UsageError("`value` and `risk` belong to the default policy: a policy of your own has its own")
         self._budget = budget or Budget()
         self._background = BackgroundLoop("ponder")
+        checked = check_core(core) if isinstance(core, str) else core
+        model, folder = model_of(checked), Path(home) if home else default_home()
         plan = Plan(
-            core=check_core(core) if isinstance(core, str) else core,
+            core=checked,
             tools=check_tools(tools),
             strategy=strategy or make_strategy(tools),
-            judge=judge or EvidenceJudge(load().of(core if isinstance(core, str) else core.name)),
-            policy=policy or ChecksAndVotes(),
+            judge=judge or EvidenceJudge(load().of(model)),
+            policy=policy or make_policy(model, folder, value=value, risk=risk),
             limits=limits or Limits(),
             prices=prices or Prices(),
             hosts=hosts or HostRules(),
-            home=Path(home) if home else default_home(),
+            home=folder,
             progress=progress,
             record=Path(record) if record else None,
             whole_process=whole_process,

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ponder.core.llama.engine import EngineSettings
-from ponder.errors import UnknownName
+from ponder.errors import UnknownName, UsageError
 from ponder.ledger import DAEMON, OVERHEAD, Ledger, Meter
 from ponder.metering import Closing
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
+from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.hosts import HostRules
+from ponder.policies.learned import VALUE, LearnedStop, load
 from ponder.prompting import step_kinds
-from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Shared, Strategy, Tool
+from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Shared, StopPolicy, Strategy, Tool
 from ponder.records import CpuReading
 from ponder.search.attempts import SequentialRevision, TreeQuestSearch
 from ponder.search.auto import Auto
@@ -74,6 +76,40 @@ def check_core(name: str) -> str:
     except UnknownName:
         raise UnknownName("core", name, [*load_registry(), "PATH.gguf", *OTHER_CORES]) from None
     return name
+
+
+def model_of(core: str | Core) -> str:
+    """Return the name by which what was learned about a core is known; of a cassette, that of the recorded core.
+
+    Raises UsageError: there is no such cassette.
+    """
+    kind, _, path = core.partition(":") if isinstance(core, str) else ("", "", "")
+    if kind == "cassette":
+        from ponder.core.cassettes.tape import read_tape
+
+        return str(read_tape(Path(path)).header.manifest.get("model", "cassette"))
+    return core if isinstance(core, str) else core.name
+
+
+def make_policy(model: str, home: Path, *, value: float | None = None, risk: float | None = None) -> StopPolicy:
+    """Return the stop policy that was learned for a core, the user's own first; a rule where there is none.
+
+    Args:
+        model: see `model_of`.
+        home: where `ponder policy train` puts weights, in `policies/`.
+        value: what a right answer is worth, in the units of the prices.
+        risk: of the tasks that a full search gets right, the share that may be lost.
+
+    Raises:
+        UsageError: a value or a risk was named, and nothing was learned for this core or the risk is not certified.
+    """
+    weights = load(model, home / "policies") or load(model)
+    if weights is not None:
+        return LearnedStop(weights, value=VALUE if value is None else value, risk=risk)
+    if value is not None or risk is not None:
+        wanted = "a risk" if risk is not None else "a value"
+        raise UsageError(f"{wanted} needs a stop policy that was trained for {model}", fix="see `ponder policy train`")
+    return ChecksAndVotes()
 
 
 def _other_core(name: str) -> Callable[[], Core] | None:

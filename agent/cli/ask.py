@@ -23,6 +23,8 @@ EPILOG = """Examples:
 
   ponder ask "Which year is named on the page?" --url http://127.0.0.1:8000/ --allow-private
 
+  ponder ask "How long is the coast of Norway in km?" --strategy auto -n 16 --risk 0.05
+
   ponder ask "How many days from 1999-12-31 to 2026-11-22?" --json | python -m json.tool
 """
 
@@ -51,6 +53,13 @@ def ask(
     strategy: Annotated[
         str, typer.Option(help="How to search: best-of-n, self-consistency, revision, mcts, ab-mcts or auto.")
     ] = "best-of-n",
+    value: Annotated[
+        float | None, typer.Option(help="What a right answer is worth, in CPU seconds: the learned stop weighs it.")
+    ] = None,
+    risk: Annotated[
+        float | None,
+        typer.Option(help="Of what a full search gets right, lose at most this share by stopping early (0.05: 5%)."),
+    ] = None,
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 6,
     tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
     url: Annotated[list[str] | None, typer.Option(help="A page to answer from; may be repeated.")] = None,
@@ -81,6 +90,8 @@ def ask(
             core or DEFAULT_CORE,
             tools=names,
             strategy=make_strategy(names, strategy, samples),
+            value=value,
+            risk=risk,
             hosts=hosts,
             progress=progress,
             record=record,

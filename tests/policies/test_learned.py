@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
+from ponder.agent import Agent
 from ponder.errors import UsageError
+from ponder.parts import make_policy, model_of
+from ponder.policies.checks_and_votes import ChecksAndVotes
+from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import HEADS, Input, LearnedStop, Model, Weights, inputs, load
 from ponder.policies.risk import Certificate
 from ponder.records import Features
@@ -117,3 +121,24 @@ def test_a_decision_takes_less_than_two_milliseconds() -> None:
     for _ in range(200):
         policy.decide(features())
     assert (time.process_time() - began) / 200 < 0.002
+
+
+def test_an_agent_takes_what_was_learned_for_its_core(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "c.json").write_text(WEIGHTS.model_dump_json())
+    policy = make_policy("c", tmp_path, value=5.0)
+    assert isinstance(policy, LearnedStop)
+    assert policy.value == 5.0
+    assert isinstance(make_policy("d", tmp_path), ChecksAndVotes)
+    for given, wrong in (({"risk": 0.05}, "a risk needs"), ({"value": 5.0}, "a value needs")):
+        with pytest.raises(UsageError, match=f"{wrong} a stop policy that was trained for d"):
+            make_policy("d", tmp_path, **given)
+    with pytest.raises(UsageError, match="belong to the default policy"):
+        Agent(policy=FullDepth(), risk=0.05)
+
+
+def test_a_cassette_is_known_by_the_core_that_it_recorded(tmp_path: Path) -> None:
+    tape = tmp_path / "run.jsonl"
+    tape.write_text('{"cassette": 2, "manifest": {"core": "llama_cpp", "model": "qwen2.5-coder-1.5b"}}\n')
+    assert model_of(f"cassette:{tape}") == "qwen2.5-coder-1.5b"
+    assert model_of("qwen2.5-coder-0.5b") == "qwen2.5-coder-0.5b"
