@@ -72,7 +72,6 @@ def inputs(features: Features) -> Mapping[str, float]:
         "passing": signals.get("passing", 0.0),
         "behaves": signals.get("behaves", 0.0) if passes else 0.0,
         "alike": signals.get("log_alike", 0.0) if passes else 0.0,
-        "checks": math.log2(1 + features.checks),
         "executed": signals.get("executed", 0.0),
         "followed": features.best_followed,
         "obeying": signals.get("obeying", 0.0),

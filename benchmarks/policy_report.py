@@ -1,0 +1,211 @@
+"""The stop policy's figures from recorded searches: frontier, transfer between suites, risks, prices, its own cost.
+
+    python benchmarks/policy_report.py --train FOLDER... --held-out FOLDER... --weights FILE [--write docs/stop.md]
+
+A FOLDER is one of `benchmarks/records/`; all must be of one core. `--weights` is what `ponder policy train` made of the
+training ones. Records of each strategy are looked at by themselves. No core runs here.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from judge_tables import points, share, table
+from pages import put
+
+from ponder.bench.records.curves import draw_frontier
+from ponder.bench.records.recording import manifest_of
+from ponder.errors import PonderError
+from ponder.judges.calibration import load as load_calibration
+from ponder.policies.learned import VALUE, LearnedStop, Weights, read
+from ponder.policies.replay import RATES, Replay, Trace, rates_of, replayed
+from ponder.policies.replay_frontier import Evaluation, Row, evaluate, outcomes, row
+from ponder.policies.train import train
+from ponder.records import Record
+from ponder.stats import Interval
+
+BEGIN, END = "<!-- tables of benchmarks/policy_report.py -->", "<!-- end of the tables -->"
+DEAR = 10.0
+"""So many times the price."""
+
+
+class Moved(Record):
+    """A policy that was trained without a suite, on that suite."""
+
+    suite: str
+    without: Row
+    trained_on_all: Row
+    outside: float
+    """The share of its decisions in which something lay outside of what training saw."""
+
+
+class Priced(Record):
+    """What a price does."""
+
+    tool: str
+    samples: float
+    """Mean samples that a search took, at the usual price."""
+    samples_dear: float
+    """At ten times the price."""
+
+
+def by_strategy(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return folders by the strategy that was recorded."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for name in {str(suite["strategy"]).partition("+")[0] for suite in manifest_of(folder).values()}:
+            found.setdefault(name, []).append(folder)
+    return found
+
+
+def moved(trained: Sequence[Trace], held: Sequence[Trace], weights: Weights, value: float) -> list[Moved]:
+    """Return, suite by suite, what a policy is worth there that has not seen it in training."""
+    found = []
+    for suite in sorted({trace.suite for trace in held}):
+        rest, own = [trace for trace in trained if trace.suite != suite], [one for one in held if one.suite == suite]
+        other = train(rest, core=weights.core, records=weights.records)
+        full = outcomes(own, None)
+        policy = LearnedStop(other, value=value)
+        decisions = [policy.decide(prefix.features) for trace in own for prefix in trace.prefixes[:-1]]
+        outside = sum(decision.why.startswith("outside") for decision in decisions)
+        found.append(Moved(
+            suite=suite,
+            without=row(outcomes(own, policy), full, policy=suite),
+            trained_on_all=row(outcomes(own, LearnedStop(weights, value=value)), full, policy=suite),
+            outside=outside / max(1, len(decisions)),
+        ))  # fmt: skip
+    return found
+
+
+def priced(replay: Replay, folders: Sequence[Path], weights: Weights, value: float) -> list[Priced]:
+    """Return how far searches shorten where tokens, or code runs, cost ten times as much."""
+    policy = LearnedStop(weights, value=value)
+
+    def samples(prices: Mapping[str, float]) -> float:
+        traces = [trace for folder in folders for trace in replace(replay, prices=prices).traces(folder)]
+        return statistics.fmean(replayed(trace, policy).at.features.samples for trace in traces)
+
+    usual = samples({})
+    return [Priced(tool=tool, samples=usual, samples_dear=samples({tool: DEAR})) for tool in ("core", "python")]
+
+
+def milliseconds(weights: Weights, traces: Sequence[Trace]) -> float:
+    """Return what a decision takes, on average."""
+    policy = LearnedStop(weights)
+    features = [prefix.features for trace in traces for prefix in trace.prefixes]
+    began = time.process_time()
+    for one in features:
+        policy.decide(one)
+    return 1000 * (time.process_time() - began) / len(features)
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+def frontier_table(found: Evaluation) -> str:
+    """Return the frontier of one strategy's searches."""
+    head = ["policy", "value", "accuracy", "cost a task", "saved", "accuracy less full depth"]
+    rows = [
+        [
+            f"`{one.policy}`", "" if one.value is None else f"{one.value:g}", share(one.accuracy), _number(one.cost),
+            share(one.saved), points(one.difference),
+        ]
+        for one in (found.full, *found.rows)
+    ]  # fmt: skip
+    lines = [
+        f"- at the accuracy of `{one.rule}` ({share(one.accuracy)}, {_number(one.cost)} a task, {one.step} at once) "
+        f"the learned policy saves {share(one.saved)} of its cost."
+        for one in found.against
+    ]
+    for one in found.guarantees:
+        claim = f"held in {one.held:.0%} of {one.certified}" if one.certified else "cannot be certified in any"
+        lines.append(f"- risk {one.risk:.0%}: {claim} of {one.splits} re-splits; mean loss {one.loss:.1%}.")
+    title = f"### {found.strategy}: {found.tasks} held-out tasks"
+    return "\n\n".join([title, table(head, rows), "\n".join(lines)])
+
+
+def moved_table(found: Sequence[Moved]) -> str:
+    """Return the transfer from suite to suite."""
+    head = ["suite", "tasks", "saved", "accuracy less full depth", "saved, trained without the suite",
+            "accuracy less full depth", "decisions outside of what training saw"]  # fmt: skip
+    rows = [
+        [
+            one.suite, str(one.without.tasks), share(one.trained_on_all.saved), points(one.trained_on_all.difference),
+            share(one.without.saved), points(one.without.difference), f"{one.outside:.0%}",
+        ]
+        for one in found
+    ]  # fmt: skip
+    return table(head, rows)
+
+
+def _number(interval: Interval) -> str:
+    return f"{interval.value:.1f} ({interval.low:.1f} to {interval.high:.1f})"
+
+
+def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the tables, and the figures."""
+    weights = read(options.weights)
+    replay = Replay(rates_of(weights.core, options.rates), load_calibration().of(weights.core))
+    trained = [trace for folder in options.train for trace in replay.traces(folder)]
+    parts, figures = [], dict[str, Any]()
+    for strategy, folders in sorted(by_strategy(options.held_out).items()):
+        found = evaluate(weights, replay, folders, value=options.value)
+        held = [trace for folder in folders for trace in replay.traces(folder)]
+        away, prices = moved(trained, held, weights, options.value), priced(replay, folders, weights, options.value)
+        own_ms = milliseconds(weights, held)
+        parts += [
+            frontier_table(found), moved_table(away),
+            "\n".join(
+                f"- at ten times the price of `{one.tool}` a search takes {one.samples_dear:.1f} samples, not "
+                f"{one.samples:.1f}."
+                for one in prices
+            ) + f"\n- a decision takes {own_ms:.2f} ms.",
+        ]  # fmt: skip
+        if options.pictures:
+            curves: dict[str, list[tuple[float, float]]] = {}
+            for one in (found.full, *found.rows):
+                curves.setdefault(one.policy, []).append((one.cost.value, one.accuracy.value))
+            draw_frontier(curves, options.pictures / f"frontier-{strategy}.svg")
+            parts.append(f"![Frontier of {strategy}](pictures/frontier-{strategy}.svg)")
+        figures[strategy] = found.summary() | {
+            "tasks": found.tasks, "decision_ms": own_ms, "transfer": [one.model_dump(mode="json") for one in away],
+            "prices": [one.model_dump(mode="json") for one in prices],
+        }  # fmt: skip
+    return "\n\n".join(parts), figures
+
+
+def main() -> int:
+    """Report, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--held-out", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--rates", type=Path, default=RATES)
+    parser.add_argument("--value", type=float, default=VALUE)
+    parser.add_argument("--pictures", type=Path, help="folder for the pictures")
+    parser.add_argument("--write", type=Path, help="put the tables into this page, between its marks")
+    options = parser.parse_args()
+    try:
+        text, figures = look(options)
+        if options.write:
+            put(text, options.write, BEGIN, END)
+    except PonderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(text)
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
