@@ -7,7 +7,7 @@ import pytest
 from ponder.errors import UnknownName
 from ponder.parts import make_strategy
 from ponder.policies.features import extract
-from ponder.records import Answer, Expansion, Observation, Reason, Standing, SuccessCriterion, Task
+from ponder.records import Answer, Expansion, Observation, Reason, Spending, Standing, SuccessCriterion, Task
 
 TASK = Task(prompt="q", success=SuccessCriterion(kind="tests", visible=("assert f(1) == 1",)))
 
@@ -49,7 +49,9 @@ def test_no_tests_where_there_is_nothing_to_test(grow, success: SuccessCriterion
 def test_tests_are_no_sample(grow) -> None:  # type: ignore[no-untyped-def]
     maker = with_tests(grow)
     maker.apply("judged", 1, {"score": 0.5})
-    made = extract(maker.tree, standing=Standing(), max_samples=5, cpu_spent_s=1, wall_spent_s=1, tokens_spent=1)
+    made = extract(
+        maker.tree, standing=Standing(), max_samples=5, spent=Spending(cpu_s=1, wall_s=1, tokens=1)
+    )
     assert (made.samples, made.pending) == (0, 0)
 
 
