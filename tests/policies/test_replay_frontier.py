@@ -55,8 +55,8 @@ def test_a_smaller_n_is_cheaper_and_worse(trained: tuple[Weights, list[Trace]]) 
 
 def test_a_certified_risk_is_held_over_re_splits(trained: tuple[Weights, list[Trace]]) -> None:
     weights, traces = trained
-    found = held(weights, traces, 0.2, splits=40)
-    assert found.certified == 40
+    found = held(weights, traces, 0.2, splits=20)
+    assert found.certified == 20
     assert found.is_held
     assert 0 < found.loss < 0.2
     none = held(weights, traces[:20], 0.05, splits=5)

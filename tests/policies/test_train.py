@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ponder.errors import UsageError
-from ponder.policies.learned import LearnedStop
+from ponder.policies.learned import LearnedStop, Weights
 from ponder.policies.replay import Prefix, Trace, replayed
 from ponder.policies.train import certificates, part_of, snapshots, train
 from ponder.records import Features
@@ -44,16 +44,20 @@ def traces() -> list[Trace]:
     return [made(task, draw) for task in range(300)]
 
 
-def test_it_stops_where_answers_agree_and_goes_on_where_they_do_not(traces: list[Trace]) -> None:
-    policy = LearnedStop(train(traces, core="c", records=["r"]), value=300.0)
+@pytest.fixture(scope="module")
+def weights(traces: list[Trace]) -> Weights:
+    return train(traces, core="c", records=["r"])
+
+
+def test_it_stops_where_answers_agree_and_goes_on_where_they_do_not(traces: list[Trace], weights: Weights) -> None:
+    policy = LearnedStop(weights, value=300.0)
     stops = [(trace.prefixes[0].features.counts == (4,), replayed(trace, policy).at) for trace in traces]
     agreed = [at.cpu_s for easy, at in stops if easy]
     others = [at.cpu_s for easy, at in stops if not easy]
     assert sum(agreed) / len(agreed) < 15 < sum(others) / len(others)
 
 
-def test_a_right_answer_that_is_worth_more_is_searched_for_longer(traces: list[Trace]) -> None:
-    weights = train(traces, core="c", records=["r"])
+def test_a_right_answer_that_is_worth_more_is_searched_for_longer(traces: list[Trace], weights: Weights) -> None:
     spent = [
         sum(replayed(trace, LearnedStop(weights, value=value)).at.cpu_s for trace in traces)
         for value in (1.0, 100.0, 1e4)
@@ -61,8 +65,7 @@ def test_a_right_answer_that_is_worth_more_is_searched_for_longer(traces: list[T
     assert spent[0] < spent[1] < spent[2]
 
 
-def test_thresholds_rest_on_tasks_that_no_model_has_seen(traces: list[Trace]) -> None:
-    weights = train(traces, core="c", records=["r"])
+def test_thresholds_rest_on_tasks_that_no_model_has_seen(traces: list[Trace], weights: Weights) -> None:
     held = [trace for trace in traces if part_of(f"s/{trace.task}") >= 0.6]
     assert weights.certificates == tuple(certificates(weights, held))
     assert {one.tasks for one in weights.certificates} == {sum(trace.full.right for trace in held)}
@@ -74,8 +77,8 @@ def test_thresholds_rest_on_tasks_that_no_model_has_seen(traces: list[Trace]) ->
     assert sum(lost) == by_risk[0.2].losses
 
 
-def test_training_is_the_same_each_time(traces: list[Trace]) -> None:
-    assert train(traces, core="c", records=["r"]) == train(traces[::-1][::-1], core="c", records=["r"])
+def test_training_is_the_same_each_time(traces: list[Trace], weights: Weights) -> None:
+    assert train(traces, core="c", records=["r"]) == weights
 
 
 def test_a_search_is_seen_at_each_place_but_the_last(traces: list[Trace]) -> None:

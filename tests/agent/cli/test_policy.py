@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ponder.cli.app import run
+from ponder.policies.learned import Weights
 from ponder.policies.train import train
 from tests.policies.test_train import made
 
@@ -21,11 +22,15 @@ CORE = "qwen2.5-coder-1.5b"
 RATES = {"core": CORE, "prompt_token_s": 0.03, "token_s": {"1": 0.2, "4": 0.1, "16": 0.06}}
 
 
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.setenv("PONDER_HOME", str(tmp_path / "home"))
+@pytest.fixture(scope="module")
+def weights() -> Weights:
     draw = random.Random(1)
-    weights = train([made(task, draw) for task in range(200)], core=CORE, records=["elsewhere"])
+    return train([made(task, draw) for task in range(150)], core=CORE, records=["elsewhere"])
+
+
+@pytest.fixture
+def files(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setenv("PONDER_HOME", str(tmp_path / "home"))
     (tmp_path / "stop.json").write_text(weights.model_dump_json())
     (tmp_path / "rates.json").write_text(json.dumps({CORE: RATES}))
     return {"weights": str(tmp_path / "stop.json"), "rates": str(tmp_path / "rates.json")}
