@@ -72,11 +72,10 @@ def rates_of(core: str, file: Path = RATES) -> Rates:
     Raises:
         UsageError: the file has no rates of this core, or is none.
     """
-    measure = f"benchmarks/rates.py --core {core} --write {file} measures them"
+    measure = f"benchmarks/rates.py --core {core} --write FILE measures them, --rates FILE names them"
     try:
-        known = json.loads(file.read_text("utf-8"))
-        return Rates.model_validate(known[core])
-    except KeyError:
+        return Rates.model_validate(json.loads(file.read_text("utf-8"))[core])
+    except (KeyError, FileNotFoundError):
         raise UsageError(f"{file.name} has no rates of {core}", fix=measure) from None
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{file} holds no rates: {str(error).splitlines()[0]}", fix=measure) from error
