@@ -24,7 +24,7 @@ from judge_tables import points, share, table
 from pages import put
 
 from ponder.bench.records.curves import draw_frontier
-from ponder.bench.records.recording import manifest_of
+from ponder.bench.records.recording import by_strategy
 from ponder.errors import PonderError
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
@@ -57,15 +57,6 @@ class Priced(Record):
     """Mean samples that a search took, at the usual price."""
     samples_dear: float
     """At ten times the price."""
-
-
-def by_strategy(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return folders by the strategy that was recorded."""
-    found: dict[str, list[Path]] = {}
-    for folder in folders:
-        for name in {str(suite["strategy"]).partition("+")[0] for suite in manifest_of(folder).values()}:
-            found.setdefault(name, []).append(folder)
-    return found
 
 
 def moved(trained: Sequence[Trace], held: Sequence[Trace], weights: Weights, value: float) -> list[Moved]:
@@ -127,9 +118,7 @@ def frontier_table(found: Evaluation) -> str:
         f"the learned policy saves {share(one.saved)} of its cost."
         for one in found.against
     ]
-    for one in found.guarantees:
-        claim = f"held in {one.held:.0%} of {one.certified}" if one.certified else "cannot be certified in any"
-        lines.append(f"- risk {one.risk:.0%}: {claim} of {one.splits} re-splits; mean loss {one.loss:.1%}.")
+    lines += [f"- {one.told}." for one in found.guarantees]
     title = f"### {found.strategy}: {found.tasks} held-out tasks"
     return "\n\n".join([title, table(head, rows), "\n".join(lines)])
 
@@ -172,10 +161,7 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             ) + f"\n- a decision takes {own_ms:.2f} ms.",
         ]  # fmt: skip
         if options.pictures:
-            curves: dict[str, list[tuple[float, float]]] = {}
-            for one in (found.full, *found.rows):
-                curves.setdefault(one.policy, []).append((one.cost.value, one.accuracy.value))
-            draw_frontier(curves, options.pictures / f"frontier-{strategy}.svg")
+            draw_frontier(found.points(), options.pictures / f"frontier-{strategy}.svg")
             parts.append(f"![Frontier of {strategy}](pictures/frontier-{strategy}.svg)")
         figures[strategy] = found.summary() | {
             "tasks": found.tasks, "decision_ms": own_ms, "transfer": [one.model_dump(mode="json") for one in away],

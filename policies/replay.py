@@ -12,14 +12,12 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
-from ponder.bench.records.offline import INDEPENDENT, as_shipped, head_of, heads_of, rebuilt
-from ponder.bench.records.recording import manifest_of, read_table
+from ponder.bench.records.offline import INDEPENDENT, Row, as_shipped, head_of, heads_of, made_of_each, rebuilt
+from ponder.bench.records.recording import strategy_of
 from ponder.errors import UsageError
 from ponder.judges.calibration import UNCALIBRATED, Calibration
 from ponder.judges.standing import standing
@@ -41,7 +39,6 @@ from ponder.records import (
     Verdict,
 )
 
-Row = Mapping[str, Any]
 RATES = Path(__file__).parent / "weights" / "rates.json"
 
 
@@ -151,24 +148,13 @@ class Replay:
             UsageError: there are no records, or records that lack what this needs.
             ImportError: pyarrow is not installed.
         """
-        manifest = manifest_of(folder)
-        try:
-            about = {(row["suite"], row["task"]): row for row in read_table(folder, "tasks")}
-            taken: dict[tuple[str, str], int] = defaultdict(int)
-            for row in read_table(folder, "decisions"):
-                taken[row["suite"], row["task"]] += 1
-            nodes = sorted(read_table(folder, "nodes"), key=lambda row: (row["suite"], row["task"], row["node"]))
-            found = []
-            for key, rows in groupby(nodes, key=lambda row: (row["suite"], row["task"])):
-                settings = manifest[key[0]]
-                independent = str(settings["strategy"]).partition("+")[0] == INDEPENDENT
-                past = _Past(about[key], list(rows), self, samples=int(settings["samples"]), independent=independent)
-                prefixes = past.by_samples() if independent else past.by_decisions(taken[key])
-                found.append(Trace(*key, prefixes=tuple(prefixes)))
-        except (FileNotFoundError, KeyError) as error:
-            wrong = f"{folder} lacks {error.args[-1]!r}"
-            raise UsageError(wrong, fix="record and pack it with this version's benchmarks/record.py") from error
-        return found
+        def trace(about: Row, nodes: Sequence[Row], settings: Row) -> Trace:
+            independent = strategy_of(settings) == INDEPENDENT
+            past = _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
+            prefixes = past.by_samples() if independent else past.by_decisions(int(about["rounds"]))
+            return Trace(about["suite"], about["task"], prefixes=tuple(prefixes))
+
+        return made_of_each(folder, trace)
 
 
 class _Past:

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from ponder.bench.records.offline import INDEPENDENT
-from ponder.bench.records.recording import manifest_of
+from ponder.bench.records.recording import by_strategy
 from ponder.errors import UsageError
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
@@ -23,7 +23,7 @@ from ponder.policies.learned import LearnedStop, Weights, kind_of
 from ponder.policies.replay import Replay, Trace, replayed
 from ponder.policies.risk import lower_bound
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
-from ponder.policies.train import certificates, worth
+from ponder.policies.train import certified, is_lost, lost_when_stopped, worth
 from ponder.protocols import StopPolicy
 from ponder.records import Record
 from ponder.stats import Interval
@@ -89,6 +89,13 @@ class Evaluation(Record):
     against: tuple[Against, ...]
     guarantees: tuple[Held, ...]
 
+    def points(self) -> dict[str, list[tuple[float, float]]]:
+        """Return cost and accuracy of each policy's points, as `draw_frontier` takes them."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for one in (self.full, *self.rows):
+            found.setdefault(one.policy, []).append((one.cost.value, one.accuracy.value))
+        return found
+
     def summary(self) -> dict[str, Any]:
         """Return the few figures of `ponder policy eval --json`: fractions of 1, but for the points."""
         saved = {one.rule: one.saved.value for one in self.against}
@@ -119,6 +126,12 @@ class Held(Record):
         """Whether enough splits hold it."""
         return self.held >= ENOUGH
 
+    @property
+    def told(self) -> str:
+        """What it says, in words."""
+        claim = f"held in {self.held:.0%} of {self.certified}" if self.certified else "cannot be certified in any"
+        return f"risk {self.risk:.0%}: {claim} of {self.splits} re-splits; mean loss {self.loss:.1%}"
+
 
 def evaluate(
     weights: Weights, replay: Replay, folders: Sequence[Path], *, value: float, risks: Sequence[float] = CHECKED
@@ -133,18 +146,18 @@ def evaluate(
         UsageError: there are no records, or of several strategies, or fit for another version.
         ImportError: pyarrow or scipy is not installed.
     """
-    names = {str(suite["strategy"]).partition("+")[0] for folder in folders for suite in manifest_of(folder).values()}
+    names = by_strategy(folders)
     if len(names) != 1:
         raise UsageError(f"these are searches of {', '.join(sorted(names)) or 'no strategy'}", fix="name one's")
     (strategy,) = names
-    steps = STEPS if strategy == INDEPENDENT else (replay.step,)
-
-    def seen(step: int) -> list[Trace]:
-        return [trace for folder in folders for trace in dataclasses.replace(replay, step=step).traces(folder)]
-
-    traces = seen(replay.step)
+    steps, whole = (STEPS, MOST) if strategy == INDEPENDENT else ((replay.step,), replay.step)
+    seen = {
+        step: [trace for folder in folders for trace in dataclasses.replace(replay, step=step).traces(folder)]
+        for step in {replay.step, whole, *steps}
+    }
+    traces = seen[replay.step]
     # All samples at once, where they are independent: a full search has no reason to take them a few at a time.
-    full = outcomes(seen(MOST) if strategy == INDEPENDENT else traces, None)
+    full = outcomes(seen[whole], None)
     frontier = [outcomes(traces, LearnedStop(weights, value=one)) for one in VALUES]
     chosen = row(outcomes(traces, LearnedStop(weights, value=value)), full, policy=LearnedStop.name, value=value)
     rows = [row(one, full, policy=LearnedStop.name, value=at) for one, at in zip(frontier, VALUES, strict=True)]
@@ -152,7 +165,7 @@ def evaluate(
     rows += [row(outcomes(traces, rule), full, policy=rule.name) for rule in plain]
     against = []
     for rule in (AdaptiveConsistency(), EarlyStopping()):
-        tried = [(step, outcomes(seen(step), rule)) for step in steps]
+        tried = [(step, outcomes(seen[step], rule)) for step in steps]
         saved = [(saved_at_equal_accuracy(frontier, found), step, found) for step, found in tried]
         least, step, found = min(saved, key=lambda one: one[0].value)
         own = row(found, full, policy=rule.name)
@@ -182,11 +195,6 @@ def row(found: Sequence[Outcome], full: Sequence[Outcome], *, policy: str, value
         policy=policy, value=value, tasks=len(found), accuracy=_interval(right), cost=_interval(cost),
         saved=_interval(1 - cost / full_cost), difference=_interval(right - full_right),
     )  # fmt: skip
-
-
-def ratio_saved(found: Sequence[Outcome], other: Sequence[Outcome]) -> Interval:
-    """Return the share of the other's cost that is saved, with its interval over tasks."""
-    return _interval(1 - _means(found)[1] / _means(other)[1])
 
 
 def saved_at_equal_accuracy(frontier: Sequence[Sequence[Outcome]], rule: Sequence[Outcome]) -> Interval:
@@ -246,19 +254,18 @@ def _interval(values: Any) -> Interval:
 def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int = SPLITS, seed: int = 2026) -> Held:
     """Return whether a risk holds over re-splits: half of the tasks set the threshold, the other half test it."""
     draw = random.Random(seed)
-    certified, good, losses = 0, 0, []
+    courses = [lost_when_stopped(weights, trace) if trace.full.right == 1 else None for trace in traces]
+    good, losses = 0, []
     for _ in range(splits):
-        mixed = draw.sample(list(traces), len(traces))
+        mixed = draw.sample(courses, len(courses))
         half = len(mixed) // 2
-        (certificate,) = certificates(weights, mixed[:half], [risk])
+        (certificate,) = certified([one for one in mixed[:half] if one is not None], [risk])
         if certificate.threshold is None:
             continue
-        certified += 1
-        policy = LearnedStop(weights.model_copy(update={"certificates": (certificate,)}), risk=risk)
-        kept = [trace for trace in mixed[half:] if trace.full.right == 1]
-        lost = sum(replayed(trace, policy).at.right < 1 for trace in kept)
+        kept = [one for one in mixed[half:] if one is not None]
+        lost = sum(is_lost(course, certificate.threshold) for course in kept)
         losses.append(lost / max(1, len(kept)))
         good += lower_bound(lost, len(kept)) <= risk
-    share = good / certified if certified else 1.0
-    return Held(risk=risk, splits=splits, certified=certified, held=share, loss=fmean(losses) if losses else 0.0)
+    share, loss = (good / len(losses), fmean(losses)) if losses else (1.0, 0.0)
+    return Held(risk=risk, splits=splits, certified=len(losses), held=share, loss=loss)
 

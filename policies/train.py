@@ -37,6 +37,10 @@ INPUTS: dict[Kind, tuple[str, ...]] = {
 }
 
 
+Course = list[tuple[float, bool]]
+"""Of a search, place by place: how likely the policy says that stopping loses it, and whether it does."""
+
+
 class Snapshot(Record):
     """A recorded search as it stood once, and what became of it. Figures are 0 or 1, for texts scores between."""
 
@@ -62,7 +66,7 @@ def snapshots(trace: Trace) -> list[Snapshot]:
     whole = kind_of(trace.full.features)
     return [
         Snapshot(
-            task=f"{trace.suite}/{trace.task}", kind=kind_of(one.features), values=dict(inputs(one.features)),
+            task=_name(trace), kind=kind_of(one.features), values=dict(inputs(one.features)),
             now=worth(one, whole), next=worth(after, whole), end=worth(trace.full, whole),
         )
         for one, after in zip(trace.prefixes, trace.prefixes[1:], strict=False)
@@ -164,14 +168,18 @@ def _logistic(x: Any, y: Any, strength: float) -> Any:
 
 def certificates(weights: Weights, traces: Sequence[Trace], risks: Sequence[float] = RISKS) -> list[Certificate]:
     """Return what tasks that the models have not seen say of each risk."""
-    kept = [trace for trace in traces if trace.full.right == 1]
-    paths = [lost_when_stopped(weights, trace) for trace in kept]
+    paths = [lost_when_stopped(weights, trace) for trace in traces if trace.full.right == 1]
+    return certified(paths, risks)
+
+
+def certified(paths: Sequence[Course], risks: Sequence[float]) -> list[Certificate]:
+    """Return what searches that the full depth gets right say of each risk."""
     thresholds = sorted({said for path in paths for said, _ in path})
-    losses = [sum(_is_lost(path, threshold) for path in paths) for threshold in thresholds]
-    return [certify(thresholds, losses, len(kept), risk) for risk in risks]
+    losses = [sum(is_lost(path, threshold) for path in paths) for threshold in thresholds]
+    return [certify(thresholds, losses, len(paths), risk) for risk in risks]
 
 
-def lost_when_stopped(weights: Weights, trace: Trace) -> list[tuple[float, bool]]:
+def lost_when_stopped(weights: Weights, trace: Trace) -> Course:
     """Return, for each place of a search that the full depth gets right, what the policy says is lost, and what is.
 
     Where the policy would not judge, nothing is said: it goes on.
@@ -184,7 +192,7 @@ def lost_when_stopped(weights: Weights, trace: Trace) -> list[tuple[float, bool]
     return found
 
 
-def _is_lost(path: Sequence[tuple[float, bool]], threshold: float) -> bool:
+def is_lost(path: Course, threshold: float) -> bool:
     """Return whether a search is lost that stops where the loss is first said to be at most the threshold."""
     return next((lost for said, lost in path if said <= threshold), False)
 
@@ -195,5 +203,3 @@ def _name(trace: Trace) -> str:
 
 def _short(number: float) -> float:
     return float(f"{number:.{DIGITS}g}")
-
-

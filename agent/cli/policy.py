@@ -105,8 +105,7 @@ def evaluate(
             f"once): {_points(one.saved)} saved"
         )
     for held in found.guarantees:
-        claim = f"held in {held.held:.0%} of {held.certified}" if held.certified else "cannot be certified in any"
-        console.print(f"risk {held.risk:.0%}: {claim} of {held.splits} re-splits; mean loss {held.loss:.1%}")
+        console.print(held.told)
     if picture is not None:
         _draw(found, picture)
         note(f"picture in {picture}")
@@ -164,11 +163,9 @@ def _weights(path: Path | None, core: str) -> Weights:
 
 
 def _folders(given: list[Path] | None, core: str) -> list[Path]:
-    """Return the packed records of a core in these folders. Raises UsageError, MachineError."""
-    try:
-        from ponder.bench.records.recording import manifest_of
-    except ImportError as error:
-        raise MachineError("records need pyarrow", fix="pip install 'ponder[bench]'") from error
+    """Return the packed records of a core in these folders. Raises UsageError."""
+    from ponder.bench.records.recording import manifest_of
+
     found = []
     for folder in given or [_DEFAULT]:
         inside = [folder] if (folder / "manifest.json").exists() else sorted(folder.glob("*/"))
@@ -180,12 +177,9 @@ def _folders(given: list[Path] | None, core: str) -> list[Path]:
 
 
 def _of_strategy(folders: list[Path], wanted: str | None) -> list[Path]:
-    from ponder.bench.records.recording import manifest_of
+    from ponder.bench.records.recording import by_strategy
 
-    by_name: dict[str, list[Path]] = {}
-    for folder in folders:
-        for name in {str(suite["strategy"]).partition("+")[0] for suite in manifest_of(folder).values()}:
-            by_name.setdefault(name, []).append(folder)
+    by_name = by_strategy(folders)
     chosen = wanted or ("auto" if "auto" in by_name else next(iter(by_name)))
     if chosen not in by_name:
         raise UsageError(f"there are no records of {chosen}", fix=f"there are some of {', '.join(sorted(by_name))}")
@@ -227,12 +221,10 @@ def _evaluated(
 def _draw(found: Evaluation, path: Path) -> None:
     try:
         from ponder.bench.records.curves import draw_frontier
+
+        draw_frontier(found.points(), path)
     except ImportError as error:
         raise MachineError(f"pictures need {error.name}", fix="pip install 'ponder[bench]'") from error
-    points: dict[str, list[tuple[float, float]]] = {}
-    for row in (found.full, *found.rows):
-        points.setdefault(row.policy, []).append((row.cost.value, row.accuracy.value))
-    draw_frontier(points, path)
 
 
 def _frontier(found: Evaluation) -> Table:

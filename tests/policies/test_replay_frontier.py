@@ -8,7 +8,7 @@ import pytest
 
 from ponder.policies.learned import Weights
 from ponder.policies.replay import Trace
-from ponder.policies.replay_frontier import Outcome, cost_at, held, outcomes, ratio_saved, row, saved_at_equal_accuracy
+from ponder.policies.replay_frontier import Outcome, cost_at, held, outcomes, row, saved_at_equal_accuracy
 from ponder.policies.rules import FixedN
 from ponder.policies.train import train
 
@@ -28,7 +28,7 @@ def test_between_two_points_policies_can_be_mixed() -> None:
 def test_savings_are_ratios_of_sums() -> None:
     own = [Outcome(right=1, cost=10), Outcome(right=0, cost=30)]
     full = [Outcome(right=1, cost=20), Outcome(right=1, cost=60)]
-    assert ratio_saved(own, full).value == pytest.approx(0.5)
+    assert row(own, full, policy="p").saved.value == pytest.approx(0.5)
     assert saved_at_equal_accuracy([full, own], own).value == pytest.approx(0.0)
     cheap = [Outcome(right=1, cost=5), Outcome(right=0, cost=5)]
     assert saved_at_equal_accuracy([cheap], own).value == pytest.approx(0.75)

@@ -7,14 +7,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ponder.answers import normalise
-from ponder.bench.records.recording import manifest_of, read_table
+from ponder.bench.records.recording import manifest_of, read_table, strategy_of
 from ponder.errors import UsageError
 from ponder.judges.candidates import EXECUTED_WEIGHT, Candidate
 from ponder.program_tests import OwnTest, read_tests
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 
 INDEPENDENT = "self-consistency"
@@ -81,14 +82,26 @@ def searches(folder: Path) -> list[Search]:
         UsageError: there are no records, or records that lack what this needs.
         ImportError: pyarrow is not installed.
     """
+    return made_of_each(
+        folder, lambda about, nodes, settings: rebuilt(about, nodes, independent=strategy_of(settings) == INDEPENDENT)
+    )
+
+
+def made_of_each(folder: Path, make: Callable[[Row, Sequence[Row], Row], T]) -> list[T]:
+    """Return what is made of each recorded search of a packed folder.
+
+    Args:
+        make: gets a search's row of the tasks table, its rows of the nodes table, and its suite's manifest.
+
+    Raises:
+        UsageError: there are no records, or records that lack what this needs.
+        ImportError: pyarrow is not installed.
+    """
     manifest = manifest_of(folder)
     try:
         about = {(row["suite"], row["task"]): row for row in read_table(folder, "tasks")}
         nodes = sorted(read_table(folder, "nodes"), key=_task_of)
-        return [
-            rebuilt(about[key], list(rows), independent=_is_independent(manifest[key[0]]))
-            for key, rows in groupby(nodes, key=_task_of)
-        ]
+        return [make(about[key], list(rows), manifest[key[0]]) for key, rows in groupby(nodes, key=_task_of)]
     except (FileNotFoundError, KeyError) as error:
         raise UsageError(f"{folder} lacks {error.args[-1]!r}", fix="pack it with benchmarks/record.py again") from error
 
@@ -218,10 +231,6 @@ def _others(one: Candidate, tests: Sequence[OwnTest]) -> list[str]:
 
 def _task_of(row: Row) -> tuple[str, str]:
     return row["suite"], row["task"]
-
-
-def _is_independent(manifest: Row) -> bool:
-    return str(manifest["strategy"]).partition("+")[0] == INDEPENDENT
 
 
 def heads_of(steps: Mapping[int, Row]) -> Iterator[int]:

@@ -243,6 +243,20 @@ def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
     return read
 
 
+def strategy_of(settings: Mapping[str, Any]) -> str:
+    """Return the strategy of a suite's manifest, without what else the core wrote (`+tests`)."""
+    return str(settings["strategy"]).partition("+")[0]
+
+
+def by_strategy(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return packed folders by the strategies that were recorded in them. Raises UsageError."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for name in {strategy_of(suite) for suite in manifest_of(folder).values()}:
+            found.setdefault(name, []).append(folder)
+    return found
+
+
 def read_table(folder: Path, table: Table) -> Iterator[dict[str, Any]]:
     """Yield the rows of one table. Raises ImportError: pyarrow is not installed."""
     import pyarrow.parquet as pq

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ponder.bench.problems import Grade, Problem, Rooms
+from ponder.bench.problems import Problem
 from ponder.bench.records.recording import recorded, write_tables
 from ponder.bench.rooms import GradingRooms
 from ponder.policies.full_depth import FullDepth
@@ -15,18 +15,11 @@ from ponder.policies.replay import Rates, Replay
 from ponder.records import Task
 from ponder.search.best_of_n import BestOfN
 from ponder.tree import Event
+from tests.agent.bench.records.test_recording import Seven
 
 pytest.importorskip("pyarrow")
 
 RATES = Rates(core="c", prompt_token_s=0.01, token_s={1: 0.2})
-
-
-class Seven:
-    """Only seven is right."""
-
-    async def grade(self, answer: str, rooms: Rooms) -> Grade:
-        del rooms
-        return Grade(right=answer == "7", score=float(answer == "7"), outcome="right")
 
 
 def test_a_tree_is_seen_again_as_it_was_at_each_decision(make_agent: Any, tmp_path: Path) -> None:
