@@ -17,7 +17,7 @@ from ponder.metering import Closing
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.hosts import HostRules
-from ponder.policies.learned import VALUE, LearnedStop, load
+from ponder.policies.learned import VALUE, LearnedStop, Weights, load
 from ponder.prompting import step_kinds
 from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Shared, StopPolicy, Strategy, Tool
 from ponder.records import CpuReading
@@ -91,6 +91,11 @@ def model_of(core: str | Core) -> str:
     return core if isinstance(core, str) else core.name
 
 
+def learned_for(model: str, home: Path) -> Weights | None:
+    """Return what was learned about stopping with a core: the user's own first, then what ships. Raises UsageError."""
+    return load(model, home / "policies") or load(model)
+
+
 def make_policy(model: str, home: Path, *, value: float | None = None, risk: float | None = None) -> StopPolicy:
     """Return the stop policy that was learned for a core, the user's own first; a rule where there is none.
 
@@ -103,7 +108,7 @@ def make_policy(model: str, home: Path, *, value: float | None = None, risk: flo
     Raises:
         UsageError: a value or a risk was named, and nothing was learned for this core or the risk is not certified.
     """
-    weights = load(model, home / "policies") or load(model)
+    weights = learned_for(model, home)
     if weights is not None:
         return LearnedStop(weights, value=VALUE if value is None else value, risk=risk)
     if value is not None or risk is not None:

@@ -34,6 +34,11 @@ def chance_of_lead(first: float, second: float) -> float:
     return min(1.0, max(0.0, total * width / 3))
 
 
+def logistic(total: float) -> float:
+    """Return the chance whose log odds are `total`."""
+    return 1 / (1 + math.exp(-total)) if total > -700 else 0.0  # far out on that side `exp` overflows
+
+
 def laplace(successes: float, trials: float) -> float:
     """Return the rule-of-succession estimate of a rate: (successes + 1) / (trials + 2)."""
     return (successes + 1.0) / (trials + 2.0)

@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 from ponder.errors import UsageError
 from ponder.policies.risk import Certificate
 from ponder.records import Decision, Features, Record, StopReason
+from ponder.stats import logistic
 
 FOLDER = Path(__file__).with_name("weights")
 VALUE = 1000.0
@@ -109,17 +110,13 @@ class Model(Record):
         """Return how likely the best answer is right, now and later. Raises KeyError: an input is missing."""
         scaled = [(min(max(values[one.name], one.low), one.high) - one.mean) / one.scale for one in self.inputs]
         return {
-            head: _logistic(self.bias[head] + sum(w * x for w, x in zip(self.weights[head], scaled, strict=True)))
+            head: logistic(self.bias[head] + sum(w * x for w, x in zip(self.weights[head], scaled, strict=True)))
             for head in HEADS
         }
 
     def outside(self, values: Mapping[str, float]) -> list[str]:
         """Return the names of the inputs that lie well outside of what training saw."""
         return [one.name for one in self.inputs if one.is_outside(values[one.name])]
-
-
-def _logistic(total: float) -> float:
-    return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
 
 
 class Weights(Record):

@@ -152,11 +152,12 @@ def _file_name(core: str) -> str:
 
 
 def _weights(path: Path | None, core: str) -> Weights:
-    from ponder.policies.learned import load, read
+    from ponder.parts import default_home, learned_for
+    from ponder.policies.learned import read
 
     if path is not None:
         return read(path)
-    found = load(core, _own_folder()) or load(core)
+    found = learned_for(core, default_home())
     if found is None:
         raise UsageError(f"no stop policy was trained for {core}", fix="`ponder policy train` trains one")
     return found

@@ -19,7 +19,7 @@ from ponder.judges.agreement import Kind, behaves_like, groups, kind_of, same_an
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Record
-from ponder.stats import chance_of_lead
+from ponder.stats import chance_of_lead, logistic
 
 FILE = Path(__file__).with_name("calibration.json")
 
@@ -172,8 +172,7 @@ class Model(Record):
             if value is None:
                 return None
             total += term.weight * (min(max(value, term.low), term.high) - term.mean) / term.scale
-        # Far out on either side `exp` overflows.
-        return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
+        return logistic(total)
 
 
 class Calibration(Record):
