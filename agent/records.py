@@ -376,6 +376,12 @@ class Standing(Record):
     best: Best | None = None
     votes: tuple[float, ...] = ()
     """Weighted votes of the distinct answers, largest first."""
+    counts: tuple[int, ...] = ()
+    """How many answers are the same, largest first; of programs: how many did the same."""
+    stale: int = 0
+    """Answers at the end, in a row, none of which was new."""
+    same_in_a_row: int = 0
+    """Answers at the end, in a row, that are all the same one."""
     best_passed: float | None = None
     """Largest share of visible checks passed by one candidate; None while none was checked."""
     best_followed: float = 0.0
@@ -405,11 +411,11 @@ class Features(Record):
     depth: int = 0
     """Steps of the longest line that is settled."""
     counts: tuple[int, ...] = ()
-    """How many answers are the same, largest first; of programs: how many did the same."""
+    """How many answers are the same, largest first: see `Standing`."""
     stale: int = 0
-    """Answers at the end, in a row, none of which was new."""
+    """Answers at the end, in a row, none of which was new: see `Standing`."""
     same_in_a_row: int = 0
-    """Answers at the end, in a row, that are all the same one."""
+    """Answers at the end, in a row, that are all the same one: see `Standing`."""
     votes: tuple[float, ...]
     """Weighted votes of the distinct answers, largest first."""
     answer_words: float

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
 from statistics import median
 
-from ponder.answers import normalise
 from ponder.protocols import TreeView
 from ponder.records import Features, Node, Spending, Standing
 
@@ -31,9 +28,7 @@ def extract(
     """
     steps = [node for node in tree.nodes.values() if node.id and node.kind != "check"]
     settled = [node for node in steps if node.status in ("judged", "failed")]
-    answered = [node for node in settled if node.answer and node.status == "judged"]
-    answers = [node.answer or "" for node in answered]
-    distinct = [_distinct(node) for node in answered]
+    answers = [node.answer for node in settled if node.answer and node.status == "judged"]
     pending = sum(node.status in ("asked", "thought", "observed") for node in steps)
     next_steps = pending + len(wished)
     criterion = tree.task.success
@@ -47,9 +42,9 @@ def extract(
         max_samples=max_samples,
         width=sum(not tree.children(node.id) for node in steps),
         depth=max((node.depth for node in settled), default=0),
-        counts=tuple(sorted(Counter(distinct).values(), reverse=True)),
-        stale=_stale(distinct),
-        same_in_a_row=_same_in_a_row(distinct),
+        counts=standing.counts,
+        stale=standing.stale,
+        same_in_a_row=standing.same_in_a_row,
         votes=standing.votes,
         answer_words=float(median(len(answer.split()) for answer in answers)) if answers else 0.0,
         checks=max([visible, *checked]),
@@ -68,21 +63,6 @@ def extract(
         next_steps=next_steps,
         next_cost=sum(spent.cost_by_tool.values()) / max(1, len(settled)) * next_steps,
     )
-
-
-def _distinct(node: Node) -> Hashable:
-    """Return what an answer is told from others by: a program by what its calls came to, where there are any."""
-    came = node.observation.outcomes if node.observation is not None else {}
-    return frozenset(came.items()) or normalise(node.answer or "")
-
-
-def _stale(distinct: Sequence[Hashable]) -> int:
-    found = {key: place for place, key in reversed(list(enumerate(distinct)))}
-    return len(distinct) - 1 - max(found.values(), default=-1)
-
-
-def _same_in_a_row(distinct: Sequence[Hashable]) -> int:
-    return sum(1 for _ in takewhile(lambda key: key == distinct[-1], reversed(distinct)))
 
 
 def _ended(tree: TreeView, node: Node) -> bool:

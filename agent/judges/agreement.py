@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
 from ponder.answers import is_text
@@ -34,18 +34,18 @@ def most_faithful(found: Sequence[Candidate]) -> list[Candidate]:
 
 def same_answer(one: Candidate, other: Candidate) -> bool:
     """Return whether two candidates say the same, or are programs that do the same on all calls."""
-    return _answer(one) == _answer(other)
+    return told_apart_by(one) == told_apart_by(other)
 
 
 def groups(found: Sequence[Candidate]) -> list[list[Candidate]]:
     """Group equal answers; the heaviest group first, ties by the core's own log-probability, then by order."""
-    by_key: dict[object, list[Candidate]] = {}
+    by_key: dict[Hashable, list[Candidate]] = {}
     for candidate in found:
-        by_key.setdefault(_answer(candidate), []).append(candidate)
+        by_key.setdefault(told_apart_by(candidate), []).append(candidate)
     return sorted(by_key.values(), key=lambda g: (-weight(g), -max(c.mean_logprob for c in g), g[0].node))
 
 
-def _answer(candidate: Candidate) -> object:
+def told_apart_by(candidate: Candidate) -> Hashable:
     """Return what a candidate is told from others by: programs by what they do, where some call of them comes to it."""
     does = frozenset(candidate.outcomes.items())
     return does if any(outcome not in _BROKEN for _, outcome in does) else candidate.key

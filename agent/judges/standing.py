@@ -5,9 +5,11 @@ Made of candidates alone, by the same functions in a live search and over record
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from itertools import takewhile
 
-from ponder.judges.agreement import groups, most_faithful, same_answer, weight
+from ponder.judges.agreement import groups, most_faithful, same_answer, told_apart_by, weight
 from ponder.judges.calibration import UNCALIBRATED, Calibration, signals
 from ponder.judges.candidates import Candidate
 from ponder.judges.choosing import choose
@@ -42,9 +44,13 @@ def standing(
     seen = signals(found, tests, best)
     nodes = {candidate.node: candidate for candidate in found}
     half = assessed(found[: len(found) // 2], tests, calibration)
+    answers = [told_apart_by(candidate) for candidate in found]
     return Standing(
         best=best,
         votes=tuple(weight(group) for group in groups(most_faithful(found))),
+        counts=tuple(sorted(Counter(answers).values(), reverse=True)),
+        stale=_stale(answers),
+        same_in_a_row=sum(1 for _ in takewhile(lambda answer: answer == answers[-1], reversed(answers))),
         best_passed=max((candidate.share for candidate in found if candidate.checks), default=None),
         best_followed=max(candidate.obeys for candidate in found),
         kind=seen.kind,
@@ -53,3 +59,7 @@ def standing(
         gain=None if half is None else best.confidence - half.confidence,
     )
 
+
+def _stale(answers: Sequence[Hashable]) -> int:
+    first = {answer: place for place, answer in reversed(list(enumerate(answers)))}
+    return len(answers) - 1 - max(first.values())

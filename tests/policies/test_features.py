@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytest
-
 from ponder.policies.features import extract
 from ponder.records import Answer, Features, Node, Observation, RunCode, Spending, Standing, Task, Verdict
 from ponder.tree import Event, Tree
@@ -23,11 +21,12 @@ def add(tree: Tree, node: int, action: Answer | RunCode, *, ok: bool, parent: in
         tree.apply(Event.model_validate({"kind": kind, "node": node, "data": data}))
 
 
+STANDING = Standing(votes=(2.0, 1.0), counts=(2, 1), stale=1, same_in_a_row=1)
 SPENT = Spending(cpu_s=4.0, wall_s=2.0, tokens=9, cost_by_tool={"core": 3.0, "python": 1.0})
 
 
 def features(tree: Tree, *, wished: Sequence[int] = ()) -> Features:
-    return extract(tree, standing=Standing(votes=(1.0,)), max_samples=6, wished=wished, spent=SPENT)
+    return extract(tree, standing=STANDING, max_samples=6, wished=wished, spent=SPENT)
 
 
 def test_a_branch_that_goes_on_has_not_ended() -> None:
@@ -48,15 +47,4 @@ def test_what_comes_next_costs_what_steps_cost_so_far() -> None:
     found = features(tree, wished=[0, 0])
     assert (found.next_steps, found.next_cost, found.cost_by_tool) == (3, 6.0, {"core": 3.0, "python": 1.0})
     assert (found.pending, found.width, found.depth) == (1, 2, 1)
-
-
-@pytest.mark.parametrize(
-    ("answers", "stale", "same"),
-    [("", 0, 0), ("a", 0, 1), ("aa", 1, 2), ("ab", 0, 1), ("aba", 1, 1), ("abab", 2, 1), ("abbb", 2, 3)],
-)
-def test_repeats_are_counted_from_the_end(answers: str, stale: int, same: int) -> None:
-    tree = Tree(Task(prompt="q"))
-    for node, answer in enumerate(answers, 1):
-        add(tree, node, Answer(text=answer), ok=True)
-    found = features(tree)
-    assert (found.stale, found.same_in_a_row) == (stale, same)
+    assert (found.votes, found.counts, found.stale) == (STANDING.votes, (2, 1), 1)

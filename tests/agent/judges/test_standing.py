@@ -39,6 +39,16 @@ def test_it_is_steady_where_half_of_the_candidates_say_the_same(keys: str, stead
     assert standing([candidate(n, key) for n, key in enumerate(keys)]).steady == steady
 
 
+@pytest.mark.parametrize(
+    ("keys", "counts", "stale", "same"),
+    [("a", (1,), 0, 1), ("aa", (2,), 1, 2), ("ab", (1, 1), 0, 1), ("aba", (2, 1), 1, 1), ("abab", (2, 2), 2, 1),
+     ("abbb", (3, 1), 2, 3)],
+)  # fmt: skip
+def test_repeats_are_counted_from_the_end(keys: str, counts: tuple[int, ...], stale: int, same: int) -> None:
+    seen = standing([candidate(n, key) for n, key in enumerate(keys)])
+    assert (seen.counts, seen.stale, seen.same_in_a_row) == (counts, stale, same)
+
+
 def test_programs_that_do_the_same_are_the_same() -> None:
     def program(node: int, came: str, passed: int) -> Candidate:
         return candidate(node, f"program {node}", outcomes={"f(1)": came}, passed=passed, checks=1)
