@@ -62,6 +62,15 @@ class Tree:
             tree.apply(event)
         return tree
 
+    @classmethod
+    def of(cls, task: Task, nodes: Iterable[Node], *, rounds: int = 0) -> Tree:
+        """Return a tree of nodes that are known already, below the root and in the order of their ids."""
+        tree = cls(task)
+        tree.rounds = rounds
+        for node in nodes:
+            tree._add(node)
+        return tree
+
     @property
     def nodes(self) -> Mapping[int, Node]:
         """All nodes by id, the root included."""
@@ -88,14 +97,16 @@ class Tree:
     def apply(self, event: Event) -> None:
         """Fold one event in. Events that concern no node (charges, decisions) only count rounds."""
         if event.kind == "asked":
-            node = Node.model_validate(event.data)
-            self._nodes[node.id] = node
-            self._children[node.id] = []
-            self._children[node.parent or 0].append(node.id)
+            self._add(Node.model_validate(event.data))
         elif event.kind == "decided":
             self.rounds += 1
         elif event.node is not None and event.kind in _CHANGES:
             self._nodes[event.node] = self._nodes[event.node].model_copy(update=_CHANGES[event.kind](event.data))
+
+    def _add(self, node: Node) -> None:
+        self._nodes[node.id] = node
+        self._children[node.id] = []
+        self._children[node.parent or 0].append(node.id)
 
 
 def _thought(data: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,12 @@ def inputs(features: Features) -> Mapping[str, float]:
     }
 
 
+def at_this_rate(features: Features) -> float:
+    """Return what the samples that are left would cost if each cost what those so far did, in the ledger's prices."""
+    left = max(0, features.max_samples - features.samples)
+    return sum(features.cost_by_tool.values()) / max(1, features.samples) * left
+
+
 class Input(Record):
     """One input of a model, and what training saw of it."""
 
@@ -113,6 +119,10 @@ class Model(Record):
             head: logistic(self.bias[head] + sum(w * x for w, x in zip(self.weights[head], scaled, strict=True)))
             for head in HEADS
         }
+
+    def cost_of_rest(self, features: Features) -> float:
+        """Return what the search is expected to cost until its strategy has nothing left, in the ledger's prices."""
+        return max(features.next_cost, at_this_rate(features) * self.cost_left)
 
     def outside(self, values: Mapping[str, float]) -> list[str]:
         """Return the names of the inputs that lie well outside of what training saw."""
@@ -191,13 +201,7 @@ class LearnedStop:
         confidence = features.confidence if features.kind else 0.0
         if self.certificate is not None and self.certificate.threshold is not None:
             return self._by_risk(chances, self.certificate.threshold, confidence)
-        return self._by_value(features, chances, confidence, self.cost_left(features, model))
-
-    def cost_left(self, features: Features, model: Model) -> float:
-        """Return what the search is expected to cost until its strategy has nothing left."""
-        each = sum(features.cost_by_tool.values()) / max(1, features.samples)
-        left = max(0, features.max_samples - features.samples)
-        return max(features.next_cost, each * left * model.cost_left)
+        return self._by_value(features, chances, confidence, model.cost_of_rest(features))
 
     def _by_value(
         self, features: Features, chances: Mapping[Head, float], confidence: float, cost_left: float

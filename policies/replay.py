@@ -38,6 +38,7 @@ from ponder.records import (
     Task,
     Verdict,
 )
+from ponder.tree import Tree
 
 RATES = Path(__file__).parent / "weights" / "rates.json"
 
@@ -194,12 +195,12 @@ class _Past:
             yield self._prefix(asked, set(asked), [0] * len(heads[count : count + step]), rounds=place)
 
     def _prefix(self, asked: Sequence[int], settled: Collection[int], wished: Sequence[int], *, rounds: int) -> Prefix:
-        nodes = {node: self._nodes[node] if node in settled else _asked(self._nodes[node]) for node in asked}
+        nodes = (self._nodes[node] if node in settled else _asked(self._nodes[node]) for node in asked)
         found = [self._candidates[node] for node in asked if node in settled and node in self._candidates]
         stands = standing(found, (), self._replay.calibration)
         cost, cpu_s, tokens = self._spent(asked, settled)
         features = extract(
-            _Tree(self._task, nodes, rounds), standing=stands, max_samples=self._samples, wished=wished,
+            Tree.of(self._task, nodes, rounds=rounds), standing=stands, max_samples=self._samples, wished=wished,
             spent=Spending(cpu_s=cpu_s, wall_s=0.0, tokens=tokens, cost_by_tool=cost),
         )  # fmt: skip
         best = self._rows[stands.best.node] if stands.best is not None else {}
@@ -226,26 +227,6 @@ class _Past:
             tokens += read + wrote
         prices = self._replay.prices or {}
         return {tool: own * prices.get(tool, 1.0) for tool, own in cpu.items()}, sum(cpu.values()), tokens
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """A tree to look at."""
-
-    task: Task
-    nodes: Mapping[int, Node]
-    rounds: int
-
-    def children(self, node: int) -> Sequence[Node]:
-        return [one for one in self.nodes.values() if one.parent == node]
-
-    def path(self, node: int) -> Sequence[Node]:
-        line: list[Node] = []
-        at: int | None = node
-        while at:
-            line.append(self.nodes[at])
-            at = self.nodes[at].parent
-        return line[::-1]
 
 
 def _settled_after(row: Row) -> int:

@@ -13,7 +13,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from ponder.errors import UsageError
-from ponder.policies.learned import HEADS, Head, Input, Kind, Model, Weights, inputs, kind_of
+from ponder.policies.learned import HEADS, Head, Input, Kind, Model, Weights, at_this_rate, inputs, kind_of
 from ponder.policies.replay import Prefix, Trace
 from ponder.policies.risk import Certificate, certify
 from ponder.records import Features, Record
@@ -102,10 +102,8 @@ def fit(traces: Sequence[Trace]) -> list[Model]:
     for trace in traces:
         for one, prefix in zip(snapshots(trace), trace.prefixes, strict=False):
             by_kind[one.kind].append(one)
-            naive = prefix.cpu_s / max(1, prefix.features.samples)
-            naive *= prefix.features.max_samples - prefix.features.samples
-            if naive > 0:
-                left[one.kind].append((trace.full.cpu_s - prefix.cpu_s) / naive)
+            if (naive := at_this_rate(prefix.features)) > 0:
+                left[one.kind].append((trace.full.cost - prefix.cost) / naive)
     return [
         _model(kind, found, max(0.05, fmean(left[kind]) if left[kind] else 1.0))
         for kind, found in by_kind.items()

@@ -41,7 +41,7 @@ def features(**given: Any) -> Features:
 def test_it_goes_on_while_a_round_or_all_of_them_pay() -> None:
     """Half of the answers agree: right now 0.5, after a round 0.731, at the end 0.881; 40 for the one, 60 for all."""
     at = features()
-    assert LearnedStop(WEIGHTS).cost_left(at, MODEL) == 60.0
+    assert MODEL.cost_of_rest(at) == 60.0
     assert not LearnedStop(WEIGHTS, value=174.0).decide(at).stop  # 174 x 0.231 = 40.2
     assert not LearnedStop(WEIGHTS, value=158.0).decide(at).stop  # 158 x 0.381 = 60.2
     stopped = LearnedStop(WEIGHTS, value=157.0).decide(at)
