@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from ponder.answers import TEXT_WORDS
 from ponder.records import Decision, Features
-from ponder.stats import chance_of_lead, laplace
+from ponder.stats import chance_of_lead
 
 _HEAVIEST_VOTE = 2.0
 _MIN_SAMPLES = 3
 
 
 class ChecksAndVotes:
-    """Stop as soon as a program passes all visible checks, or the leading answer is unlikely to lose its lead.
+    """Stop where programs that pass all visible checks agree, or the leading answer is unlikely to lose its lead.
 
     The latter is the criterion of Adaptive-Consistency (Aggarwal et al. 2023, arXiv 2305.11860).
 
     Args:
         threshold: chance of the lead at which to stop. The paper has 0.95 for single votes; here execution doubles
             a vote, and 0.9 stops at two programs that agree, or at three against one.
+        alike: other programs, at least, that pass all visible checks and do on all calls what the best one does.
+            Visible checks are few, so that a wrong program passes them now and then (figures: docs/stop.md).
 
-    With visible checks: stop when a candidate passes all of them. Besides: stop as `not_worth_it` when the samples
+    With visible checks: stop when a candidate passes all of them, and, of programs, enough others that pass them do the
+    same. Besides: stop as `not_worth_it` when the samples
     that are left could not change the leader, or when the answers are long texts that never agree, and one of them does
     all that the task's words ask; as `hopeless` when half of the samples brought no answer at all.
     """
 
     name = "checks-and-votes"
 
-    def __init__(self, threshold: float = 0.9) -> None:
-        self.threshold = threshold
+    def __init__(self, threshold: float = 0.9, alike: int = 2) -> None:
+        self.threshold, self.alike = threshold, alike
 
     def decide(self, features: Features) -> Decision:
         """See `StopPolicy.decide`."""
@@ -39,12 +42,16 @@ class ChecksAndVotes:
 
     def _by_checks(self, features: Features) -> Decision:
         passed = round((features.best_passed or 0.0) * features.checks)
-        if passed == features.checks:
-            confidence = laplace(passed, features.checks)
-            why = f"a candidate passes all {features.checks} visible checks"
-            return Decision(stop=True, reason="confident", confidence=confidence, why=why)
-        why = f"the best candidate passes {passed} of {features.checks} visible checks"
-        return Decision(stop=False, confidence=passed / (features.checks + 2), why=why)
+        if passed < features.checks:
+            why = f"the best candidate passes {passed} of {features.checks} visible checks"
+            return Decision(stop=False, confidence=passed / (features.checks + 2), why=why)
+        why = f"a candidate passes all {features.checks} visible checks"
+        if (log_alike := features.signals.get("log_alike")) is not None:
+            alike = round(2**log_alike - 1)
+            why += f", and {alike} others that pass them do the same"
+            if alike < self.alike:
+                return Decision(stop=False, confidence=features.confidence, why=f"{why}, less than {self.alike}")
+        return Decision(stop=True, reason="confident", confidence=features.confidence, why=why)
 
     def _without_answer(self, features: Features) -> Decision:
         if features.samples * 2 >= features.max_samples:

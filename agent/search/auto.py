@@ -21,6 +21,9 @@ wide as half of what was there before it."""
 _SAME_IN_A_ROW = 4
 """So many attempts that brought no new answer, one after the other: further ones would repeat them, too."""
 
+_ALIKE = 3
+"""Programs that pass all visible tests and do the same on all inputs, at least, before that is believed."""
+
 _LEAD = 3
 """Votes ahead of the second answer, at least, before that is believed."""
 
@@ -51,8 +54,8 @@ class Auto(AttemptSearch):
     - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice, or whose
       bettering only repeated it.
     - Nothing more where samples only repeat each other: four attempts in a row without a new answer, and a clear lead;
-      for programs, where candidates that pass all visible tests do the same on all inputs; for texts, which never
-      agree, where two do all that the task's words ask.
+      for programs, where three or more pass all visible tests, and all of these do the same on all inputs; for texts,
+      which never agree, where two do all that the task's words ask.
     """
 
     name = "auto"
@@ -108,7 +111,7 @@ class Auto(AttemptSearch):
         if has_tests(tree.task):
             passing = [one.end for one in attempts if _passes(one.end)]
             alike = len({tuple(sorted(end.observation.outcomes.items())) for end in passing if end.observation}) == 1
-            return alike and len(passing) > 1
+            return alike and len(passing) >= _ALIKE
         answers = [one.end.answer for one in attempts if one.end.answer]
         differ = len(set(map(normalise, answers))) == len(answers)
         if len(answers) >= _SAME_IN_A_ROW and differ and all(map(is_text, answers)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -36,6 +37,10 @@ def features(**given: Any) -> Features:
         ({"votes": (), "answered": 0, "samples": 3}, None),
         ({"checks": 3, "best_passed": 1.0}, "confident"),
         ({"checks": 3, "best_passed": 2 / 3}, None),
+        ({"checks": 3, "best_passed": 1.0, "signals": {"log_alike": math.log2(3)}}, "confident"),
+        ({"checks": 3, "best_passed": 1.0, "signals": {"log_alike": math.log2(2.9)}}, "confident"),  # on most calls
+        ({"checks": 3, "best_passed": 1.0, "signals": {"log_alike": 1.0}}, None),
+        ({"checks": 3, "best_passed": 2 / 3, "signals": {"log_alike": 3.0}}, None),
     ],
 )
 def test_reasons(given: dict[str, Any], reason: str | None) -> None:

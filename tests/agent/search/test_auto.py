@@ -142,11 +142,11 @@ def test_the_best_failed_candidate_is_bettered_when_new_ones_fail_more_dearly(gr
     assert best not in parents(Auto(16).ask(maker.tree))
 
 
-def test_two_programs_that_pass_and_do_the_same_are_enough(grow: Any) -> None:
+def test_three_programs_that_pass_and_do_the_same_are_enough(grow: Any) -> None:
     maker = grow(TESTS)
-    maker.add(Answer(text="def f(x): return x"), seen=graded(2, "=3"))
-    assert Auto(16).ask(maker.tree) != []
-    maker.add(Answer(text="def f(y): return y"), seen=graded(2, "=3"))
+    for name in "xyz":
+        assert Auto(16).ask(maker.tree) != []
+        maker.add(Answer(text=f"def f({name}): return {name}"), seen=graded(2, "=3"))
     assert Auto(16).ask(maker.tree) == []
     maker.add(Answer(text="def f(y): return 1"), seen=graded(2, "=1"))
     assert Auto(16).ask(maker.tree) != []
