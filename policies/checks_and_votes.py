@@ -6,7 +6,6 @@ from ponder.answers import TEXT_WORDS
 from ponder.records import Decision, Features
 from ponder.stats import chance_of_lead
 
-_HEAVIEST_VOTE = 2.0
 _MIN_SAMPLES = 3
 
 
@@ -16,8 +15,9 @@ class ChecksAndVotes:
     The latter is the criterion of Adaptive-Consistency (Aggarwal et al. 2023, arXiv 2305.11860).
 
     Args:
-        threshold: chance of the lead at which to stop. The paper has 0.95 for single votes; here execution doubles
-            a vote, and 0.9 stops at two programs that agree, or at three against one.
+        threshold: chance of the lead at which to stop. The paper has 0.95 for single votes; here an answer that was
+            worked out has two (`ponder.judges.agreement.votes`): 0.9 stops at two programs that agree, or at three
+            against one.
         alike: other programs, at least, that pass all visible checks and do on all calls what the best one does.
             Visible checks are few, so that a wrong program passes them now and then (figures: docs/stop.md).
 
@@ -61,18 +61,19 @@ class ChecksAndVotes:
 
     def _by_votes(self, features: Features) -> Decision:
         first, second = (*features.votes, 0.0, 0.0)[:2]
+        most, next_most = (*features.counts, 0, 0)[:2]
         lead = chance_of_lead(first, second)
-        votes = f"votes {first:g} to {second:g}"
+        votes = f"votes {first:.3g} to {second:.3g}"
         if lead >= self.threshold:
             why = f"{votes}: the leader is the likeliest answer with chance {lead:.3f}, at least {self.threshold:g}"
             return Decision(stop=True, reason="confident", confidence=lead, why=why)
-        left = (features.max_samples - features.samples) * _HEAVIEST_VOTE
-        if left > 0 and first - second > left:
+        left = features.max_samples - features.samples
+        if 0 < left < most - next_most:
             why = f"{votes}: the samples that are left cannot change the leader"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
         if features.best_followed < 1:
             return Decision(stop=False, confidence=lead, why=f"{votes}: no answer does all that the task's words ask")
-        texts = features.answer_words > TEXT_WORDS and first <= _HEAVIEST_VOTE
+        texts = features.answer_words > TEXT_WORDS and most <= 1
         if texts and features.answered >= _MIN_SAMPLES:
             why = f"{features.answered} long answers, all different: further ones will not agree either"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)

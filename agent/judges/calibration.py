@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ponder.errors import UsageError
-from ponder.judges.agreement import Kind, behaves_like, groups, kind_of, same_answer, weight
+from ponder.judges.agreement import Kind, behaves_like, groups, kind_of, same_answer
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Record
@@ -80,9 +80,9 @@ def signals(found: Sequence[Candidate], tests: Sequence[OwnTest], best: Best) ->
     if leader is None:
         raise ValueError(f"node {best.node} is no candidate")
     ranked, n = groups(found), len(found)
-    own = sum(candidate.weight for candidate in found if same_answer(candidate, leader))
-    other = max((weight(group) for group in ranked if not same_answer(group[0], leader)), default=0.0)
-    total = sum(candidate.weight for candidate in found)
+    own = next(group.votes for group in ranked if same_answer(group.members[0], leader))
+    other = max((group.votes for group in ranked if not same_answer(group.members[0], leader)), default=0.0)
+    total = sum(group.votes for group in ranked)
     kind = kind_of(found)
     base = Signals(
         kind=kind,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Literal
 
 from ponder.answers import normalise
 from ponder.instructions.reading import instructions_of, unfollowed
@@ -11,11 +12,11 @@ from ponder.judges.checks import passes
 from ponder.judges.inputs import changed_calls
 from ponder.program_tests import OwnTest, calls_in, read_tests
 from ponder.protocols import TreeView
-from ponder.records import Answer, Node, Record, RunCode
+from ponder.records import Answer, Node, Record, RunCode, StepKind
 
-EXECUTED_WEIGHT = 2.0
-"""Votes of an answer that a program computed, or that stands word for word on a page that was read: two wrong programs
-hardly ever print the same wrong number, so two such answers that agree are as good as four opinions."""
+Way = Literal["executed", "reasoned", "said"]
+"""How an answer came about: a program computed it, or it stands word for word on a page that was read; it was worked
+out in words first; or it was just said."""
 _CHANGED_CALLS = 12
 
 
@@ -26,9 +27,7 @@ class Candidate(Record):
     answer: str
     key: str
     """The answer's normal form: equal answers have equal keys."""
-    weight: float
-    """Its votes."""
-    executed: bool
+    way: Way = "said"
     passed: int = 0
     checks: int = 0
     """Visible checks, and how many of them it passed."""
@@ -40,6 +39,11 @@ class Candidate(Record):
     """What calls of it came to, for a program."""
     rubric: float | None = None
     """Chance that the core gives to it meeting the task (one token), where it was asked."""
+
+    @property
+    def executed(self) -> bool:
+        """Whether a program computed it, or a page says it."""
+        return self.way == "executed"
 
     @property
     def share(self) -> float:
@@ -97,8 +101,7 @@ def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
         node=node.id,
         answer=answer,
         key=normalise(answer),
-        weight=EXECUTED_WEIGHT if executed else 1.0,
-        executed=executed,
+        way=way_of(node.kind, executed=executed),
         passed=passed,
         checks=checks,
         asked=len(asked),
@@ -107,6 +110,13 @@ def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
         outcomes=seen.outcomes if seen is not None else {},
         rubric=node.rubric,
     )
+
+
+def way_of(kind: StepKind, *, executed: bool) -> Way:
+    """Return how the answer of a step of this kind came about."""
+    if executed:
+        return "executed"
+    return "reasoned" if kind == "reason" else "said"
 
 
 def _stands_on_page(tree: TreeView, node: Node, answer: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ponder.answers import shown
-from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful, weight
+from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best
@@ -27,13 +27,13 @@ def choose(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | 
         return _best_text(found)
     ranked = groups(most_faithful(found))
     leader = ranked[0]
-    second = weight(ranked[1]) if len(ranked) > 1 else 0.0
-    forms = [shown(candidate.answer) for candidate in leader]
+    second = ranked[1].votes if len(ranked) > 1 else 0.0
+    forms = [shown(candidate.answer) for candidate in leader.members]
     return Best(
         answer=max(forms, key=lambda form: (forms.count(form), -len(form))),
-        confidence=chance_of_lead(weight(leader), second),
-        node=leader[0].node,
-        votes=len(leader),
+        confidence=chance_of_lead(leader.votes, second),
+        node=leader.members[0].node,
+        votes=len(leader.members),
         total=len(found),
     )
 
@@ -50,5 +50,5 @@ def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
 
 def _best_text(found: Sequence[Candidate]) -> Best:
     best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, -c.node))
-    lead = chance_of_lead(best.weight, best.weight if len(found) > 1 else 0.0)
+    lead = chance_of_lead(1.0, 1.0 if len(found) > 1 else 0.0)
     return Best(answer=shown(best.answer), confidence=lead, node=best.node, votes=1, total=len(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ponder.judges.agreement import most_faithful, same_answer
+from ponder.judges.agreement import most_faithful, same_answer, votes
 from ponder.judges.calibration import UNCALIBRATED, Calibration
 from ponder.judges.candidates import Candidate, candidates, compared_calls, own_tests
 from ponder.judges.standing import assessed, standing
@@ -33,8 +33,8 @@ class EvidenceJudge:
     def judge(self, tree: TreeView, new: Sequence[int]) -> Mapping[int, Verdict]:
         """See `Judge.judge`."""
         found = {candidate.node: candidate for candidate in candidates(tree)}
-        total = sum(candidate.weight for candidate in found.values())
-        return {node: _verdict(tree.nodes[node], found, total) for node in new}
+        own = votes(list(found.values()))
+        return {node: _verdict(tree.nodes[node], found, own) for node in new}
 
     def best(self, tree: TreeView) -> Best | None:
         """See `Judge.best`."""
@@ -59,7 +59,7 @@ class EvidenceJudge:
         return [candidate.node for candidate in most_faithful(candidates(tree)) if candidate.node in new]
 
 
-def _verdict(node: Node, found: Mapping[int, Candidate], total: float) -> Verdict:
+def _verdict(node: Node, found: Mapping[int, Candidate], own: Mapping[int, float]) -> Verdict:
     evidence: dict[str, float | int | str | bool] = {}
     if node.observation is not None:
         evidence["outcome"] = node.observation.outcome
@@ -76,6 +76,7 @@ def _verdict(node: Node, found: Mapping[int, Candidate], total: float) -> Verdic
     if candidate.rubric is not None:
         evidence["rubric"] = candidate.rubric
         return Verdict(score=candidate.rubric * candidate.obeys, evidence=evidence)
-    agree = sum(other.weight for other in found.values() if same_answer(other, candidate))
+    agree = sum(own[other.node] for other in found.values() if same_answer(other, candidate))
+    total = sum(own.values())
     evidence |= {"agree": agree, "of": total}
     return Verdict(score=laplace(agree, total) * candidate.obeys, evidence=evidence)

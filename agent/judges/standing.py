@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import takewhile
 
-from ponder.judges.agreement import groups, most_faithful, same_answer, told_apart_by, weight
+from ponder.judges.agreement import groups, most_faithful, same_answer, told_apart_by
 from ponder.judges.calibration import UNCALIBRATED, Calibration, signals
 from ponder.judges.candidates import Candidate
 from ponder.judges.choosing import choose
@@ -47,7 +47,7 @@ def standing(
     answers = [told_apart_by(candidate) for candidate in found]
     return Standing(
         best=best,
-        votes=tuple(weight(group) for group in groups(most_faithful(found))),
+        votes=tuple(group.votes for group in groups(most_faithful(found))),
         counts=tuple(sorted(Counter(answers).values(), reverse=True)),
         stale=_stale(answers),
         same_in_a_row=sum(1 for _ in takewhile(lambda answer: answer == answers[-1], reversed(answers))),

@@ -16,6 +16,7 @@ POLICY = ChecksAndVotes()
 def features(**given: Any) -> Features:
     base: dict[str, Any] = {
         "rounds": 1, "samples": 3, "answered": 3, "pending": 0, "max_samples": 8, "votes": (2.0, 1.0),
+        "counts": (2, 1),
         "answer_words": 1.0, "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": 1.0,
         "wall_spent_s": 1.0, "tokens_spent": 10,
     }  # fmt: skip
@@ -28,11 +29,11 @@ def features(**given: Any) -> Features:
         ({"votes": (4.0,), "samples": 2, "answered": 2}, "confident"),
         ({"votes": (2.0,), "samples": 2, "answered": 2}, None),
         ({"votes": (2.0, 2.0)}, None),
-        ({"votes": (5.0, 2.0), "samples": 7, "answered": 5}, "not_worth_it"),
-        ({"votes": (1.0, 1.0, 1.0), "answer_words": 80.0}, "not_worth_it"),
-        ({"votes": (1.0, 1.0), "answer_words": 80.0, "samples": 2, "answered": 2}, None),
-        ({"votes": (1.0, 1.0, 1.0), "answer_words": 80.0, "best_followed": 0.5}, None),
-        ({"votes": (1.0,), "answer_words": 80.0}, "not_worth_it"),  # two more do less of what the task asks
+        ({"votes": (5.0, 2.0), "counts": (4, 1), "samples": 7, "answered": 5}, "not_worth_it"),
+        ({"votes": (1.0, 1.0, 1.0), "counts": (1, 1, 1), "answer_words": 80.0}, "not_worth_it"),
+        ({"votes": (1.0, 1.0), "counts": (1, 1), "answer_words": 80.0, "samples": 2, "answered": 2}, None),
+        ({"votes": (1.0, 1.0, 1.0), "counts": (1, 1, 1), "answer_words": 80.0, "best_followed": 0.5}, None),
+        ({"votes": (1.0,), "counts": (1, 1, 1), "answer_words": 80.0}, "not_worth_it"),  # two do less
         ({"votes": (), "answered": 0, "samples": 4}, "hopeless"),
         ({"votes": (), "answered": 0, "samples": 3}, None),
         ({"checks": 3, "best_passed": 1.0}, "confident"),

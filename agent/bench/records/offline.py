@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ponder.answers import normalise
 from ponder.bench.records.recording import manifest_of, read_table, strategy_of
 from ponder.errors import UsageError
-from ponder.judges.candidates import EXECUTED_WEIGHT, Candidate
+from ponder.judges.candidates import Candidate, way_of
 from ponder.program_tests import OwnTest, read_tests
 
 T = TypeVar("T")
@@ -135,13 +135,11 @@ def candidate_of(row: Row) -> Candidate | None:
     """Return the candidate of a row of the nodes table, as `ponder.judges.candidates` had it; None: it offers none."""
     if not row["answer"] or row["status"] not in ("thought", "observed", "judged"):
         return None
-    executed = bool(row["executed"])
     return Candidate(
         node=int(row["node"]),
         answer=row["answer"],
         key=normalise(row["answer"]),
-        weight=EXECUTED_WEIGHT if executed else 1.0,
-        executed=executed,
+        way=way_of(row["kind"], executed=bool(row["executed"])),
         passed=row["checks_passed"] or 0,
         checks=row["checks"] or 0,
         asked=row.get("asked") or 0,
@@ -184,9 +182,9 @@ def without_logprob(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evi
     return [one.model_copy(update={"mean_logprob": 0.0}) for one in found], tuple(tests)
 
 
-def without_executed(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
-    """Let an executed answer have one vote, as any other."""
-    return [one.model_copy(update={"weight": 1.0, "executed": False}) for one in found], tuple(tests)
+def without_ways(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
+    """Forget how answers came about: each has the same votes."""
+    return [one.model_copy(update={"way": "said"}) for one in found], tuple(tests)
 
 
 def without_rubric(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
@@ -208,7 +206,7 @@ PIECES: Mapping[str, tuple[Callable[[Sequence[Candidate], Sequence[OwnTest]], Ev
     "behaviour": (without_behaviour, lambda cost: cost.behaviour_s),
     "own tests": (without_own_tests, lambda cost: cost.own_tests_s),
     "log-probability": (without_logprob, lambda _: 0.0),
-    "votes of executed answers": (without_executed, lambda _: 0.0),
+    "how answers came about": (without_ways, lambda _: 0.0),
     "rubric": (without_rubric, lambda cost: cost.rubric_s),
 }
 """The judge's pieces of evidence: how each is taken away, and the CPU seconds that this saves."""

@@ -22,7 +22,7 @@ LONG = "a text that has rather more than a dozen words, so that no two of them a
 
 
 def candidate(node: int, answer: str, **more: Any) -> Candidate:
-    plain = {"key": answer, "weight": 1.0, "executed": False, "mean_logprob": -0.5}
+    plain = {"key": answer, "mean_logprob": -0.5}
     return Candidate(node=node, answer=answer, **{**plain, **more})
 
 
@@ -33,7 +33,7 @@ def seen(found: list[Candidate], tests: tuple[OwnTest, ...] = ()) -> Signals:
 
 
 def test_answers_that_agree() -> None:
-    found = [candidate(1, "7"), candidate(2, "8"), candidate(3, "7", weight=2.0, executed=True, mean_logprob=-0.1)]
+    found = [candidate(1, "7"), candidate(2, "8"), candidate(3, "7", way="executed", mean_logprob=-0.1)]
     found.append(candidate(4, "9"))
     made = seen(found)
     assert (made.kind, made.log_candidates, made.alone, made.distinct) == ("answers", 2.0, 0.0, 0.75)

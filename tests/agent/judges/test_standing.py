@@ -14,7 +14,7 @@ from ponder.records import Standing
 
 
 def candidate(node: int, key: str, **fields: Any) -> Candidate:
-    return Candidate(node=node, answer=key, key=key, **({"weight": 1.0, "executed": False} | fields))
+    return Candidate(node=node, answer=key, key=key, **fields)
 
 
 def test_without_a_candidate_there_is_nothing_to_tell() -> None:
@@ -23,7 +23,7 @@ def test_without_a_candidate_there_is_nothing_to_tell() -> None:
 
 
 def test_votes_checks_and_signals() -> None:
-    seen = standing([candidate(1, "7"), candidate(2, "8", weight=2.0, executed=True), candidate(3, "8")])
+    seen = standing([candidate(1, "7"), candidate(2, "8", way="executed"), candidate(3, "8")])
     assert seen.best is not None
     assert (seen.best.answer, seen.votes, seen.kind) == ("8", (3.0, 1.0), "answers")
     assert seen.signals["lead_share"] == 0.75

@@ -17,7 +17,7 @@ MOST_BYTES = 60_000
 
 
 def search(outcomes: list[bool]) -> Search:
-    found = [Candidate(node=n, answer="7", key="7", weight=1.0, executed=False) for n in range(len(outcomes))]
+    found = [Candidate(node=n, answer="7", key="7") for n in range(len(outcomes))]
     right = dict(enumerate(outcomes))
     samples = tuple((one,) for one in found)
     return Search("s", "s/1", independent=True, samples=samples, right=right, tests=(), cost=Cost())

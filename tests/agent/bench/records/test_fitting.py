@@ -35,7 +35,7 @@ def made_up(tasks: int, seed: int = 1, samples: int = 16) -> list[Search]:
             good = draw.random() < chance
             answer = "7" if good else draw.choice(["8", "8", "8", "9", "10", "11"])
             logprob = draw.gauss(-0.3 if good else -0.5, 0.2)
-            one = Candidate(node=node, answer=answer, key=answer, weight=1.0, executed=False, mean_logprob=logprob)
+            one = Candidate(node=node, answer=answer, key=answer, mean_logprob=logprob)
             right[node] = good
             sampled.append((one,))
         task, told = f"made/{number}", tuple(sampled)

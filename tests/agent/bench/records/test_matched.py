@@ -15,7 +15,7 @@ from ponder.judges.candidates import Candidate
 def search(task: str, answers: str, right: str, *, each: float, independent: bool = True) -> Search:
     """Return a search of one-letter answers in their order, each of which cost so many CPU seconds."""
     found = [
-        Candidate(node=place, answer=answer, key=answer, weight=1.0, executed=False)
+        Candidate(node=place, answer=answer, key=answer)
         for place, answer in enumerate(answers, 1)
     ]
     return Search(

@@ -37,7 +37,7 @@ def node(number: int, answer: str | None = None, right: bool | None = None, **mo
 
 
 def candidate(number: int, answer: str, **more: Any) -> Candidate:
-    return Candidate(node=number, answer=answer, **{"key": answer, "weight": 1.0, "executed": False, **more})
+    return Candidate(node=number, answer=answer, **{"key": answer, **more})
 
 
 def search(*found: Candidate | None, right: set[int], task: str = "s/1", **more: Any) -> Search:
@@ -249,8 +249,8 @@ def informed(piece: str) -> Search:
             )
         case "log-probability":
             return search(candidate(1, "7", mean_logprob=-2.0), candidate(2, "8", mean_logprob=-0.1), right={2})
-        case "votes of executed answers":
-            return search(candidate(1, "7"), candidate(2, "8", weight=2.0, executed=True), right={2})
+        case "how answers came about":
+            return search(candidate(1, "7"), candidate(2, "8", way="executed"), right={2})
     words = "of a text that has rather more than a dozen words in it, so that none agree"
     return search(candidate(1, f"one {words}", rubric=0.1), candidate(2, f"two {words}", rubric=0.9), right={2})
 
@@ -263,7 +263,7 @@ def test_without_the_piece_that_tells_all_the_judge_is_lost(piece: str) -> None:
 
 
 def test_pieces_that_no_search_has_are_left_out() -> None:
-    assert [row.piece for row in ablate([informed("votes of executed answers")], 16)] == ["votes of executed answers"]
+    assert [row.piece for row in ablate([informed("how answers came about")], 16)] == ["how answers came about"]
 
 
 def test_what_a_piece_costs_stands_beside_it() -> None:

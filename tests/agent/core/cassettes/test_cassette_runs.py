@@ -167,7 +167,7 @@ def test_a_search_that_goes_another_way_says_where(record: Record, tmp_path: Pat
     assert event.data["text"] == "ANSWER:ANSWER: 4"
     changed(tape, '"data":{"text":"ANSWER:ANSWER: 4"', '"data":{"text":"ANSWER:ANSWER: 6"')
     other = replay(tape, tmp_path / "b")
-    assert (one.stop_reason, other.stop_reason) == ("exhausted", "error")
+    assert (one.stop_reason, other.stop_reason) == ("not_worth_it", "error")
     (warning,) = other.warnings
     assert "parts from the recording: now the event 'thought' of node 1" in warning
     assert "has next the event 'thought' of node 1: data.text from character 15 on (recorded '" in warning
