@@ -37,7 +37,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_dir
 
@@ -45,8 +45,6 @@ from ponder.bench.problems import Problem, Suite
 from ponder.bench.records.recording import Recorded, read_table, recorded, write_tables
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
-from ponder.bench.runner import answered
-from ponder.bench.solvers import Solver, open_solver, side_by_side
 from ponder.bench.suites.registry import open_suite
 from ponder.errors import PonderError
 from ponder.parts import DEFAULT_CORE
@@ -56,6 +54,9 @@ from ponder.protocols import Core, Strategy
 from ponder.records import Budget
 from ponder.search.auto import Auto
 from ponder.store import open_store
+
+if TYPE_CHECKING:
+    from ponder.bench.solvers import Solver
 
 RECORDS = Path(__file__).parent / "records"
 SPLITS: dict[str, dict[str, str | None]] = {
@@ -118,6 +119,9 @@ def work_folder(options: argparse.Namespace) -> Path:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Search and grade, until the tasks or the minutes are used up."""
+    from ponder.bench.runner import answered  # with all that an agent takes: seconds that no other command has to spend
+    from ponder.bench.solvers import side_by_side
+
     progress = Progress(options.minutes)
     with ExitStack() as stack:
         rooms = stack.enter_context(GradingRooms())
@@ -157,6 +161,8 @@ def in_tables(options: argparse.Namespace) -> set[str]:
 
 
 def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) -> Solver:
+    from ponder.bench.solvers import open_solver
+
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
     return open_solver(
         core, KINDS[options.kind], SAMPLES, budget=Budget(cpu_seconds=options.cpu),
