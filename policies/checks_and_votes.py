@@ -22,9 +22,9 @@ class ChecksAndVotes:
             Visible checks are few, so that a wrong program passes them now and then (figures: docs/stop.md).
 
     With visible checks: stop when a candidate passes all of them, and, of programs, enough others that pass them do the
-    same. Besides: stop as `not_worth_it` when the samples
-    that are left could not change the leader, or when the answers are long texts that never agree, and one of them does
-    all that the task's words ask; as `hopeless` when half of the samples brought no answer at all.
+    same. Besides: stop as `not_worth_it` when the samples that are left could not change the leader, or when the
+    answers are long texts that never agree, and one of them does all that the task's words ask; as `hopeless` when half
+    of the samples brought no answer at all.
     """
 
     name = "checks-and-votes"
