@@ -1,0 +1,327 @@
+"""ponder beside other frameworks: the same tasks, the same model, the same grader; accuracy and CPU seconds.
+
+    pip install '.[bench,search,peers]'
+    python benchmarks/peers.py run   --data FOLDER --work WORK [--who NAME...] [--minutes M]
+    python benchmarks/peers.py table --data FOLDER --work WORK [--write docs/peers.md]
+
+Tasks: MBPP validation and GSM8K rows that nothing was trained on, in turns. smolagents' CodeAgent, LangChain's
+`create_agent` on LangGraph, and its_hub (best-of-N and self-consistency of eight) ask the model through an
+OpenAI-compatible server, each with its own defaults (benchmarks/peer_agents.py); treequest's AB-MCTS runs on ponder's
+tools and judge, with eight samples. ponder is `auto` as it comes, with sixteen at most. All use the engine of the
+wheel. A task's CPU seconds are the engine's, the sandbox's and the framework's own process; loading is left out.
+
+The table compares ponder at the CPU that each peer spends: its searches are cut off after so many seconds that its
+tasks cost as much on average as the peer's (all they had, where that is less).
+
+`run` goes on where it ended; a task that a peer has not answered after five minutes is left without an answer.
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from importlib.metadata import PackageNotFoundError
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import psutil
+import record
+from judge_tables import points, share, table
+from openai_server import OpenAIServer, serve
+from pages import put
+from peer_agents import PEERS, SAMPLES, Said, Where, packages, serve_questions
+
+from ponder.bench.problems import Problem, Suite
+from ponder.bench.records.matched import bound_for, picked_within
+from ponder.bench.records.offline import Search, rebuilt
+from ponder.bench.records.recording import recorded
+from ponder.bench.results import ResultRow, ResultsFile, read_results
+from ponder.bench.rooms import GradingRooms
+from ponder.bench.runner import answered
+from ponder.bench.solvers import Solved, Solver, open_solver
+from ponder.errors import MachineError, PonderError, UsageError
+from ponder.ledger import Ledger
+from ponder.metering import Meter
+from ponder.parts import DEFAULT_CORE
+from ponder.policies.full_depth import FullDepth
+from ponder.records import Charge, CpuReading
+from ponder.stats import Interval, paired_bootstrap
+from ponder.store import open_store
+
+OWN, TREES = "ponder", "treequest AB-MCTS"
+WHO = (OWN, TREES, *PEERS)
+SUITES = ("mbpp", "gsm8k")
+TASKS = 40
+"""Of each suite."""
+MOST = 16
+"""Samples of ponder's search."""
+LIMIT_S = 300.0
+"""Wall seconds that a peer has for a task."""
+START_S = 120.0
+BEGIN, END = "<!-- table of benchmarks/peers.py -->", "<!-- end of the table -->"
+
+
+class PeerSolver:
+    """Asks a framework in a process of its own, which is ended where it does not answer."""
+
+    def __init__(self, name: str, server: OpenAIServer, model: str) -> None:
+        self._name, self._server = name, server
+        self._where = Where(url=server.url, key=server.key, model=model)
+        self._process: Any = None
+        self._line: Any = None
+        self._seen = CpuReading(method="rusage")
+        self._ended = 0.0  # CPU seconds of processes that were ended
+        self.settings = {"core": model, "strategy": name, "samples": SAMPLES, **packages(name)}
+        self.circumstances: Mapping[str, Any] = {"engine": "wheel", "threads": len(os.sched_getaffinity(0))}
+
+    def start(self) -> float:
+        """See `Solver.start`. Raises MachineError: the framework did not get ready."""
+        if self._process is None or not self._process.is_alive():
+            spawn = get_context("spawn")
+            self._line, other = spawn.Pipe()
+            work = spawn.Process(target=serve_questions, args=(self._name, self._where, other), daemon=True)
+            work.start()
+            other.close()
+            self._process = work
+            if not self._line.poll(START_S) or self._line.recv() != "ready":
+                raise MachineError(f"{self._name} did not get ready")
+        return self._own().cpu_s
+
+    def solve(self, problem: Problem) -> Solved:
+        """See `Solver.solve`."""
+        self.start()
+        ledger = Ledger([
+            Meter("core", self._served, rest="core"), Meter("framework", self._own, rest="framework"),
+        ])  # fmt: skip
+        said = self._said(problem)
+        if said is not None and said.programs:
+            ledger.add(Charge(tool="python", node=None, usage=said.usage, cost=said.usage.cpu_s))
+        bill = ledger.bill()
+        if said is None:
+            self._end()
+        return Solved(
+            answer=said.answer if said else None,
+            confidence=0.0,
+            stop_reason="exhausted" if said else "budget",
+            run_id=None,
+            nodes=1,
+            wall_s=ledger.elapsed_s,
+            bill=bill,
+            warnings=(said.error,) if said and said.error else (),
+        )
+
+    def _said(self, problem: Problem) -> Said | None:
+        """Return what came of it; None: nothing in time, or its process ended."""
+        try:
+            self._line.send((problem.plain, problem.reply))
+            return self._line.recv() if self._line.poll(LIMIT_S) else None
+        except (EOFError, ConnectionError):
+            return None
+
+    def _served(self) -> CpuReading:
+        return CpuReading(user_s=self._server.cpu_s(), method="process-tree")
+
+    def _own(self) -> CpuReading:
+        """Return the process's CPU so far; of one that has ended, what it last was."""
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+            self._seen = CpuReading(user_s=self._ended + times.user, system_s=times.system, method="process-tree")
+        except (psutil.Error, AttributeError):
+            pass
+        return self._seen
+
+    def interrupt(self) -> None:
+        """See `Solver.interrupt`: Ctrl-C reaches `solve` by itself, since it waits in the main thread."""
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._ended = self._own().cpu_s
+            self._process.kill()
+            self._process.join()
+            self._line.close()
+            self._process = None
+
+    def close(self) -> None:
+        """See `Solver.close`."""
+        self._end()
+
+
+def solver_of(who: str, options: argparse.Namespace, stack: ExitStack) -> Solver:
+    """Return who answers, until the stack ends."""
+    if who == OWN:
+        solver = open_solver(options.core, "auto", MOST, home=options.work / OWN)
+    elif who == TREES:
+        solver = open_solver(options.core, "ab-mcts", SAMPLES, policy=FullDepth(), home=options.work / "treequest")
+    else:
+        solver = PeerSolver(who, stack.enter_context(serve(options.core)), options.core)
+    return stack.enter_context(closing(solver))
+
+
+def opened(options: argparse.Namespace, stack: ExitStack) -> list[Suite]:
+    """Return the suites, of which nothing was trained on, until the stack ends."""
+    asked = argparse.Namespace(split="held-out", suites=SUITES, data=options.data, file=[])
+    return record.suites(asked, stack)
+
+
+def file_of(options: argparse.Namespace, who: str, suite: str) -> Path:
+    """Return where results lie."""
+    return Path(options.work) / f"{who.replace(' ', '-')}-{suite}.jsonl"
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Ask who is to be asked what was not asked yet, until the minutes are over."""
+    ends = time.monotonic() + 60 * options.minutes
+    done: dict[str, int] = {}
+    stopped = "all done"
+    with ExitStack() as whole:
+        rooms, suites = whole.enter_context(GradingRooms()), opened(options, whole)
+        for who in options.who:
+            with ExitStack() as stack:
+                solver = solver_of(who, options, stack)
+                files = {
+                    suite.name: stack.enter_context(ResultsFile(
+                        file_of(options, who, suite.name), {"suite": suite.name, **suite.manifest, **solver.settings}
+                    ))
+                    for suite in suites
+                }  # fmt: skip
+                todo = [
+                    (one, files[suite.name])
+                    for suite, one in record.turns(suites, options.tasks)
+                    if one.id not in files[suite.name].done
+                ]
+                try:
+                    for row in answered(_until(ends, todo), [solver], rooms):
+                        show(who, row)
+                except KeyboardInterrupt:
+                    stopped = "interrupted"
+                done[who] = sum(len(file.rows) for file in files.values())
+            if stopped == "interrupted":
+                break
+            if time.monotonic() > ends:
+                stopped = "time"
+                break
+    return {"done": done, "of": options.tasks * len(SUITES), "stopped": stopped}
+
+
+def _until(ends: float, todo: Sequence[tuple[Problem, ResultsFile]]) -> Iterator[tuple[Problem, ResultsFile]]:
+    for one in todo:
+        if time.monotonic() > ends:
+            return
+        yield one
+
+
+def show(who: str, row: ResultRow) -> None:
+    """Write a line for a task that is done."""
+    more = f"; {row.warnings[0][:100]}" if row.warnings else ""
+    print(f"{time.strftime('%H:%M:%S')} {who}: {row.task} {row.graded}, {row.cpu_s:.0f} CPU-s{more}",
+          file=sys.stderr, flush=True)  # fmt: skip
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+def own_searches(options: argparse.Namespace) -> dict[str, Search]:
+    """Return ponder's searches by task, from its store."""
+    found = {}
+    with ExitStack() as stack:
+        rooms = stack.enter_context(GradingRooms())
+        store = stack.enter_context(closing(open_store(options.work / OWN / "runs.sqlite")))
+        for suite in opened(options, stack):
+            rows = read_results(file_of(options, OWN, suite.name)).rows
+            for problem in suite.problems(min(options.tasks, suite.size)):
+                row = rows.get(problem.id)
+                if row is not None and row.run_id is not None:
+                    seen = recorded(suite.name, problem, store.events(row.run_id), rooms)
+                    found[problem.id] = rebuilt(seen.tasks[0], seen.nodes, independent=False)
+    return found
+
+
+def compared(rows: Sequence[ResultRow], own: Mapping[str, Search]) -> dict[str, Any]:
+    """Return a peer beside ponder at the peer's CPU, on the tasks that both have."""
+    both = [row for row in rows if row.task in own]
+    searches = [own[row.task] for row in both]
+    cpu_s = sum(row.cpu_s for row in both) / len(both)
+    bound_s = bound_for(searches, cpu_s)
+    ours, theirs = [picked_within(one, bound_s) for one in searches], [float(row.right) for row in both]
+    return {
+        "tasks": len(both),
+        "right": paired_bootstrap(theirs),
+        "cpu_s": cpu_s,
+        "ponder": paired_bootstrap(ours),
+        "ponder_cpu_s": sum(min(one.cost.total_s, bound_s) for one in searches) / len(both),
+        "ahead": paired_bootstrap([a - b for a, b in zip(ours, theirs, strict=True)]),
+        "cut": not math.isinf(bound_s),
+        "no_answer": sum(row.graded == "no answer" for row in both),
+    }
+
+
+def tabled(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare, and print or write the table. Raises UsageError: nothing was run yet."""
+    own = own_searches(options)
+    rows, found = [], {}
+    for who in options.who:
+        of = {suite: file_of(options, who, suite) for suite in SUITES}
+        if who == OWN or not all(path.exists() for path in of.values()):
+            continue
+        read = {suite: list(read_results(path).rows.values()) for suite, path in of.items()}
+        for name, results in [*read.items(), ("both", [row for each in read.values() for row in each])]:
+            one = compared(results, own)
+            found[f"{who}, {name}"] = {
+                key: [value.value, value.low, value.high] if isinstance(value, Interval) else value
+                for key, value in one.items()
+            }
+            rows.append([
+                who, name, str(one["tasks"]), share(one["right"]), str(one["no_answer"]), f"{one['cpu_s']:.0f}",
+                share(one["ponder"]), f"{one['ponder_cpu_s']:.0f}" + (" (cut)" if one["cut"] else ""),
+                points(one["ahead"]),
+            ])  # fmt: skip
+    if not rows:
+        raise UsageError("there is nothing to compare yet", fix="python benchmarks/peers.py run ...")
+    head = [
+        "peer", "suite", "tasks", "right", "no answer", "its CPU s a task", "ponder at that CPU",
+        "ponder's CPU s a task", "ponder ahead by",
+    ]  # fmt: skip
+    text = table(head, rows)
+    if options.write:
+        put(text, options.write, BEGIN, END)
+    print(text)
+    return found
+
+
+def main() -> int:
+    """Do what the command line says."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open is closed
+    # Servers that others ask are of the wheel: so is ponder's engine.
+    os.environ["PONDER_ENGINE"] = "wheel"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--data", type=Path, required=True, help="folder with the task files")
+    parser.add_argument("--work", type=Path, required=True, help="where results grow")
+    parser.add_argument("--who", nargs="+", choices=WHO, default=WHO, metavar="NAME", help=", ".join(WHO))
+    parser.add_argument("--tasks", type=int, default=TASKS, help="of each suite")
+    parser.add_argument("--core", default=DEFAULT_CORE)
+    parser.add_argument("--minutes", type=float, default=150, help="no further task is begun after that")
+    parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
+    options = parser.parse_args()
+    try:
+        print(json.dumps({"run": run, "table": tabled}[options.what](options)))
+    except PonderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except PackageNotFoundError as error:
+        print(f"error: {error.args[0]} is not installed: pip install '.[bench,search,peers]'", file=sys.stderr)
+        return 5
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

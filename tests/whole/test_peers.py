@@ -1,0 +1,66 @@
+"""`benchmarks/peers.py`: what other frameworks run goes into the sandbox, and ponder is held to the CPU they spend."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ponder.bench.records.offline import Cost, Search
+from ponder.bench.results import ResultRow
+from ponder.judges.candidates import Candidate
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def row(task: str, *, right: bool, cpu_s: float) -> ResultRow:
+    return ResultRow(
+        task=task, right=right, score=float(right), graded="right" if right else "wrong", answer="x", confidence=0.0,
+        stop_reason="exhausted", nodes=1, run_id=None, visible=0, cpu_s=cpu_s, wall_s=1.0, cpu_by_tool={}, tokens_in=0,
+        tokens_out=0, tokens_cached=0, warnings=(), load_cpu_s=None,
+    )  # fmt: skip
+
+
+def search(task: str) -> Search:
+    """Return a search whose first answer is wrong and whose second and third are right, for 10 CPU seconds each."""
+    found = [Candidate(node=place, answer=answer, key=answer) for place, answer in enumerate("baa", 1)]
+    return Search(
+        "s", task, independent=False, samples=tuple((one,) for one in found), tests=(), cost=Cost(total_s=30.0),
+        right={one.node: one.answer == "a" for one in found}, spent={one.node: 10.0 * one.node for one in found},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("cpu_s", "ours", "spent"), [(10.0, 0.0, 10.0), (50.0, 1.0, 30.0)])
+def test_ponder_has_the_cpu_that_the_peer_spent(script: Any, cpu_s: float, ours: float, spent: float) -> None:
+    own = {task: search(task) for task in ("s/1", "s/2")}
+    rows = [row("s/1", right=True, cpu_s=cpu_s), row("s/2", right=False, cpu_s=cpu_s)]
+    rows.append(row("s/3", right=True, cpu_s=9.0))
+    found = script("peers").compared(rows, own)
+    assert (found["tasks"], found["right"].value, found["cpu_s"]) == (2, 0.5, cpu_s)
+    assert (found["ponder"].value, pytest.approx(found["ponder_cpu_s"])) == (ours, spent)
+    assert found["ahead"].value == ours - 0.5
+
+
+@pytest.mark.real
+def test_snippets_keep_their_variables_in_the_sandbox(script: Any) -> None:
+    agents = script("peer_agents")
+    sandbox = agents.Sandboxed()
+    try:
+        snippets = agents.Snippets(sandbox.run)
+        assert snippets.add("def f(x):\n    return x + 1\nprint('hi')\nf(1)") == ("hi\n", "2", False)
+        with pytest.raises(RuntimeError, match="before\n\nCode execution failed at line 2 due to: ZeroDivisionError"):
+            snippets.add("print('before')\n1 / 0")
+        assert snippets.add("final_answer(f(41))") == ("", "42", True)
+        assert snippets.functions() == snippets.all[0]
+        usage, programs = sandbox.take()
+        assert (programs, usage.cpu_s > 0, sandbox.take()[1]) == (3, True, 0)
+    finally:
+        sandbox.close()
