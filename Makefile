@@ -35,7 +35,7 @@ engine-native: setup ## compile llama.cpp for this CPU (about ten minutes on two
 	@sh scripts/engine-native.sh
 
 test: .venv/.setup-dev-done ## run every test, those with the real small core, sandbox and browser too
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 check: .venv/.setup-dev-done ## lint, type-check, and prove the import direction
 	@$(BIN)/python -m ruff check .

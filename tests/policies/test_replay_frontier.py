@@ -14,8 +14,6 @@ from ponder.policies.train import train
 
 from .test_train import made
 
-pytest.importorskip("sklearn")
-
 
 def test_between_two_points_policies_can_be_mixed() -> None:
     points = [(0.6, 10.0), (0.8, 30.0), (0.7, 100.0)]

@@ -13,8 +13,6 @@ from ponder.policies.replay import Prefix, Trace, replayed
 from ponder.policies.train import certificates, part_of, snapshots, train
 from ponder.records import Features
 
-pytest.importorskip("sklearn")
-
 
 def features(samples: int, counts: tuple[int, ...], cost: float) -> Features:
     values: dict[str, Any] = {

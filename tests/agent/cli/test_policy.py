@@ -15,7 +15,6 @@ from ponder.policies.train import train
 from tests.policies.test_train import made
 
 pytest.importorskip("pyarrow")
-pytest.importorskip("sklearn")
 
 SAMPLE = Path(__file__).parents[1] / "bench" / "records" / "sample"
 CORE = "qwen2.5-coder-1.5b"
