@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,9 @@ from ponder.bench.records.matched import match
 from ponder.bench.records.offline import Search, searches
 from ponder.bench.records.recording import manifest_of, read_table
 from ponder.bench.records.selection import ablate, picked, picks, select
+from ponder.judges.calibration import load
 from ponder.judges.choosing import choose
+from ponder.policies.replay import Replay, rates_of
 
 pytest.importorskip("pyarrow")
 
@@ -70,3 +73,14 @@ def test_decisions_have_the_features_of_a_live_run() -> None:
     rows = list(read_table(SAMPLE, "decisions"))
     assert {row["feature_version"] for row in rows} == {1, 2}
     assert all(sum(json.loads(row["feature_votes"])) >= 0 and row["feature_cpu_spent_s"] > 0 for row in rows)
+
+
+def test_the_more_programs_have_to_agree_the_more_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[4] / "benchmarks"))
+    report = importlib.import_module("alike_report")
+    found = report.compare(SAMPLE, Replay(rates=rates_of("qwen2.5-coder-1.5b"), calibration=load()))
+    ((count, kept),) = found.values()
+    assert (list(found), count) == (["mbpp, sample"], 2)
+    costs = [kept[rule].cost for rule in ("1", "2", "3", "4", "full")]
+    assert costs == sorted(costs)
+    assert costs[0] < costs[-1]
