@@ -349,6 +349,8 @@ class Node(Record):
     """Tokens that the core wrote for it, a repair's not counted twice."""
     repair: Repair | None = None
     """What the core wrote first, when it had to be asked again."""
+    costs: Mapping[str, float] = Field(default_factory=dict)
+    """What its calls cost so far, by tool, in the ledger's prices."""
 
     @property
     def answer(self) -> str | None:

@@ -95,13 +95,19 @@ class Tree:
         return line[::-1]
 
     def apply(self, event: Event) -> None:
-        """Fold one event in. Events that concern no node (charges, decisions) only count rounds."""
+        """Fold one event in. Of those that concern no node, decisions count the rounds."""
         if event.kind == "asked":
             self._add(Node.model_validate(event.data))
         elif event.kind == "decided":
             self.rounds += 1
+        elif event.kind == "charged" and event.node is not None:
+            self._charge(self._nodes[event.node], event.data["tool"], event.data["cost"])
         elif event.node is not None and event.kind in _CHANGES:
             self._nodes[event.node] = self._nodes[event.node].model_copy(update=_CHANGES[event.kind](event.data))
+
+    def _charge(self, node: Node, tool: str, cost: float) -> None:
+        costs = {**node.costs, tool: node.costs.get(tool, 0.0) + cost}
+        self._nodes[node.id] = node.model_copy(update={"costs": costs})
 
     def _add(self, node: Node) -> None:
         self._nodes[node.id] = node

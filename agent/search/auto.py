@@ -44,15 +44,17 @@ of a fresh one, and worse (arXiv 2604.21950); what the tree shows counts more th
 class Auto(AttemptSearch):
     """Chooses between new attempts (wide) and bettering earlier ones (deep), and the kind of step of new ones.
 
-    - Wide while answers disagree. A value is worked out by programs and by words in turn, by whichever has cost fewer
-      tokens so far: the two go wrong in different ways, so that their agreement says more.
+    - Wide while answers disagree. A value is worked out by programs and by words in turn, by whichever has cost less so
+      far: the two go wrong in different ways, so that their agreement says more.
     - Deep where feedback says something: failed tests, an error. The best failed attempt is bettered if a success so is
-      expected to cost less than a success of a new attempt: by rates and tokens of both kinds in this tree, those
-      included that the core has to read first. Never a text: told what it lacks, a small core writes the same one again
+      expected to cost less than a success of a new attempt: by rates and costs of both kinds in this tree, with what
+      the core has to read first. Never a text: told what it lacks, a small core writes the same one again
       (1.5B, five tasks: 24 of 30 to the letter, and none of them did what was asked).
     - Where new programs would only be the same failed one once more, only deep, several at once.
     - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice, or whose
       bettering only repeated it.
+    - Costs are in the ledger's prices. The core's are by tokens, at what a token has cost on average: whether one was
+      written alone or among others is chance here. Where running code is dear, words are taken instead.
     - Nothing more where samples only repeat each other: four attempts in a row without a new answer, and a clear lead;
       for programs, where three or more pass all visible tests, and all of these do the same on all inputs; for texts,
       which never agree, where two do all that the task's words ask.
@@ -96,9 +98,11 @@ class Auto(AttemptSearch):
         begun = [(began, one.end) for one in attempts if one.of is None and (began := began_with(tree, one.end))]
         if not begun:
             return kind
-        spent: Counter[StepKind] = Counter()
+        spent: dict[StepKind, float] = dict.fromkeys(self._kinds, 0.0)
+        token = _token_cost(tree)
         for began, end in begun:
-            spent[began] += max(1, sum(node.tokens_out for node in tree.path(end.id)))
+            steps = tree.path(end.id)[tree.nodes[base].depth :]
+            spent[began] = spent.get(began, 0.0) + sum(_cost(node, token) for node in steps)
         answers = [end.answer for _, end in begun if end.answer]
         at_a_loss = none_agree(answers) or (not answers and len(begun) > 1)
         if begun[0][0] == "answer":  # as the core chose
@@ -119,7 +123,7 @@ class Auto(AttemptSearch):
         return _repeat_each_other(answers)
 
     def _pays(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
-        """Return whether to better an attempt is expected to cost fewer tokens for a success than a new one."""
+        """Return whether to better an attempt is expected to cost less for a success than a new one."""
         fresh = _cost_of_success(tree, [one for one in attempts if one.of is None], _FRESH_PRIOR)
         shown = [_READ / _CHARS * _characters_shown(tree, one.end) for one in attempts]
         read = sum(shown) / len(shown)
@@ -182,12 +186,25 @@ def _characters_shown(tree: TreeView, end: Node) -> int:
     return came if has_tests(tree.task) else len(end.text) + came
 
 
+def _token_cost(tree: TreeView) -> float:
+    """Return what a token that the core wrote has cost on average; 1 where the core costs nothing."""
+    nodes = tree.nodes.values()
+    core, tokens = sum(node.costs.get("core", 0.0) for node in nodes), sum(node.tokens_out for node in nodes)
+    return core / tokens if core and tokens else 1.0
+
+
+def _cost(node: Node, token: float) -> float:
+    """Return what a step cost, where a token costs so much."""
+    return max(1, node.tokens_out) * token + sum(cost for tool, cost in node.costs.items() if tool != "core")
+
+
 def _cost_of_success(
     tree: TreeView, attempts: Sequence[Attempt], prior: tuple[float, float], read: float = 0.0
 ) -> float:
-    """Return what a success is expected to cost, in written tokens; `read` is what each attempt costs besides."""
+    """Return what a success is expected to cost; `read` tokens are what each attempt costs besides."""
     successes, trials = prior
+    token = _token_cost(tree)
     rate = (sum(_succeeds(tree, one.end) for one in attempts) + successes) / (len(attempts) + trials)
-    every = [node.tokens_out for node in tree.nodes.values() if node.tokens_out]
-    own = [one.end.tokens_out for one in attempts if one.end.tokens_out] or every
-    return (read + (sum(own) / len(own) if own else 1.0)) / rate
+    every = [_cost(node, token) for node in tree.nodes.values() if node.tokens_out]
+    own = [_cost(one.end, token) for one in attempts if one.end.tokens_out] or every
+    return (read * token + (sum(own) / len(own) if own else token)) / rate

@@ -27,7 +27,10 @@ def test_rebuilding_gives_the_same_tree() -> None:
         Event(kind="started", data={"task": task.model_dump(mode="json")}),
         Event(kind="asked", data={"id": 1, "parent": 0, "branch": 1, "depth": 1}),
         Event(kind="thought", node=1, data={"text": "ANSWER: 3", "action": {"type": "answer", "text": "3"}}),
-        Event(kind="charged", node=1, data={}),
+        Event(kind="charged", node=1, data={"tool": "core", "cost": 1.5}),
+        Event(kind="charged", node=1, data={"tool": "core", "cost": 1.0}),
+        Event(kind="charged", node=1, data={"tool": "python", "cost": 0.5}),
+        Event(kind="charged", data={"tool": "browser", "cost": 9.0}),
         Event(kind="judged", node=1, data={"score": 0.5}),
         Event(kind="decided", data={}),
     ]
@@ -37,6 +40,7 @@ def test_rebuilding_gives_the_same_tree() -> None:
     rebuilt = Tree.from_events(events)
     assert rebuilt.nodes == live.nodes
     assert rebuilt.rounds == 1
+    assert rebuilt.nodes[1].costs == {"core": 2.5, "python": 0.5}
 
 
 def test_a_run_begins_with_started() -> None:

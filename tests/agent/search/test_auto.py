@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ponder.records import Answer, Expansion, Observation, RunCode, SuccessCriterion, Task
 from ponder.search.auto import Auto
 
@@ -48,6 +50,17 @@ def test_programs_and_words_take_turns_by_what_they_cost(grow: Any) -> None:
     maker.add(Answer(text="3"), kind="reason", tokens=20)
     assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 3
     assert Auto(8, kinds=("code",)).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 3
+
+
+@pytest.mark.parametrize(("price", "kind"), [(1.0, "code"), (10.0, "reason")])
+def test_where_running_code_is_dear_words_are_taken(grow: Any, price: float, kind: str) -> None:
+    maker = grow()
+    for answer in ("1", "2", "2"):
+        node = maker.add(RunCode(code=answer), seen=printed(answer), tokens=10)
+        maker.apply("charged", node, {"tool": "core", "cost": 1.0})
+        maker.apply("charged", node, {"tool": "python", "cost": 0.5 * price})
+    maker.apply("charged", maker.add(Answer(text="3"), kind="reason", tokens=60), {"tool": "core", "cost": 6.0})
+    assert {wish.kind for wish in Auto(8).ask(maker.tree)} == {kind}
 
 
 def test_where_no_way_to_a_value_agrees_a_plain_answer_is_tried(grow: Any) -> None:
