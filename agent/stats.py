@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 from ponder.records import Record
@@ -12,6 +13,7 @@ from ponder.records import Record
 _STEPS = 400
 
 
+@lru_cache(maxsize=4096)  # a replay of many searches asks for the same votes again and again
 def chance_of_lead(first: float, second: float) -> float:
     """Return the chance that the leading answer is the core's most likely one.
 

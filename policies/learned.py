@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -241,7 +240,6 @@ def read(path: Path) -> Weights:
         raise UsageError(f"{path.name} is no stop policy: {where}: {first['msg']}") from error
 
 
-@lru_cache(maxsize=4)
 def load(core: str, folder: Path = FOLDER) -> Weights | None:
     """Return the weights that were trained on searches of a core; None where there are none.
 

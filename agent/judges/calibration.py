@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -198,7 +197,6 @@ class Calibration(Record):
 UNCALIBRATED = Calibration()
 
 
-@lru_cache(maxsize=4)
 def load(path: Path = FILE) -> Calibration:
     """Return the calibration in a file, an empty one where there is no such file.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import shutil
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -20,25 +21,33 @@ import pytest
 
 from ponder.bench.records.recording import read_table
 from ponder.bench.results import read_results
+from ponder.core.scripted import ScriptedCore
+from ponder.records import Prompt
 
 WriteRows = Callable[..., Path]
+Done = Callable[..., dict[str, Any]]
 SCRIPT = Path(__file__).parents[3] / "benchmarks/record.py"
 
-DRIVER = """
+
+def say(prompt: Prompt, _: Any) -> str:
+    words = prompt.messages[-1].content
+    return f" {words.split('What is ')[1].split()[0]}\n" if "What is " in words else " Water, and then more of it.\n"
+
+
+DRIVER = f"""
 import runpy, sys
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError
 
-def say(prompt, _):
-    if delay_s == "-1.0":
-        raise CoreError("it broke")
-    words = prompt.messages[-1].content
-    return f" {words.split('What is ')[1].split()[0]}\\n" if "What is " in words else " Water, and then more of it.\\n"
+{inspect.getsource(say).replace("prompt: Prompt, _: Any", "prompt, _")}
+def broken(*_):
+    raise CoreError("it broke")
 
 delay_s, *sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0])["main"](ScriptedCore(say, delay_s=float(delay_s)))
+core = ScriptedCore(broken) if delay_s == "-1.0" else ScriptedCore(say, delay_s=float(delay_s))
+runpy.run_path(sys.argv[0])["main"](core)
 """
-"""The script as it is, on the scripted core."""
+"""The script as it is, on the scripted core, in a process of its own: to be stopped."""
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +70,30 @@ def data(write_rows: WriteRows, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(data: Path, what: str, *words: str, suite: str = "gsm8k", delay_s: float = 0.0) -> list[str]:
-    return [sys.executable, "-c", DRIVER, str(delay_s), str(SCRIPT), what, "--data", str(data), "--tools", "",
-            "--work", str(data / "work"), "--records", str(data / "records"), "--suites", suite, *words]  # fmt: skip
+def script(data: Path, what: str, *words: str, suite: str = "gsm8k") -> list[str]:
+    return [str(SCRIPT), what, "--data", str(data), "--tools", "", "--work", str(data / "work"),
+            "--records", str(data / "records"), "--suites", suite, *words]  # fmt: skip
 
 
-def done(command: list[str]) -> dict[str, Any]:
-    came = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert came.returncode == 0, came.stderr
-    told: dict[str, Any] = json.loads(came.stdout.splitlines()[-1])
-    return told | {"err": came.stderr}
+def command(data: Path, what: str, *words: str, delay_s: float) -> list[str]:
+    return [sys.executable, "-c", DRIVER, str(delay_s), *script(data, what, *words)]
+
+
+@pytest.fixture
+def done(
+    record: ModuleType, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Done]:
+    """Run the script to its end in this process."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(what: str, *words: str, suite: str = "gsm8k") -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", script(data, what, *words, suite=suite))
+        record.main(ScriptedCore(say))
+        told: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return told
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 def lines(path: Path) -> int:
@@ -90,7 +113,7 @@ def stopped(command: list[str], file: Path, rows: int, how: signal.Signals) -> s
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
-def test_a_record_that_is_killed_again_and_again_goes_on_and_loses_nothing(data: Path) -> None:
+def test_a_record_that_is_killed_again_and_again_goes_on_and_loses_nothing(data: Path, done: Done) -> None:
     pytest.importorskip("pyarrow")
     file = data / "work/iid-scripted/gsm8k.jsonl"
     slow = command(data, "run", "--tasks", "6", delay_s=0.02)
@@ -100,23 +123,23 @@ def test_a_record_that_is_killed_again_and_again_goes_on_and_loses_nothing(data:
     assert 1 <= len(before) < 6
     with file.open("ab") as whole:  # as if it had been killed while it wrote
         whole.write(b'{"task": "gsm8k/')
-    told = done(command(data, "run", "--tasks", "6"))
+    told = done("run", "--tasks", "6")
     assert (told["done"], told["of"], told["stopped"]) == ({"gsm8k": 6}, 6, "all done")
     rows = read_results(file).rows
     assert before.items() <= rows.items()
     assert lines(file) == 7, "no task was done twice"
-    packed = done(command(data, "pack"))
+    packed = done("pack")
     assert packed["tasks"] == 6
     tables = data / "records/iid-scripted"
     assert Counter(row["task"] for row in read_table(tables, "nodes")) == dict.fromkeys(rows, 16)
     assert all(row["right"] for row in read_table(tables, "tasks"))
-    shown = done(command(data, "show"))
+    shown = done("show")
     assert (shown["gsm8k"]["tasks"], shown["gsm8k"]["nodes"], shown["gsm8k"]["right"]) == (6, 96, 1.0)
     shutil.rmtree(data / "work")  # another machine has the tables only
-    told = done(command(data, "run", "--tasks", "8"))
+    told = done("run", "--tasks", "8")
     assert (told["done"], told["of"]) == ({"gsm8k": 8}, 8)
     assert lines(file) == 3, "what stands in the tables was not done again"
-    assert done(command(data, "pack"))["tasks"] == 8
+    assert done("pack")["tasks"] == 8
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -135,7 +158,7 @@ def test_ctrl_c_and_sigterm_end_a_record_cleanly(data: Path, how: signal.Signals
     assert "min of this shard and" in line
 
 
-def test_searches_side_by_side_leave_out_and_repeat_nothing(data: Path) -> None:
+def test_searches_side_by_side_leave_out_and_repeat_nothing(data: Path, done: Done) -> None:
     file = data / "work/iid-scripted/gsm8k.jsonl"
     words = ("--tasks", "12", "--jobs", "3")
     came = stopped(command(data, "run", *words, delay_s=0.02), file, 2, signal.SIGINT)
@@ -144,12 +167,12 @@ def test_searches_side_by_side_leave_out_and_repeat_nothing(data: Path) -> None:
     told = json.loads(came.stdout.splitlines()[-1])
     assert told["stopped"] == "interrupted"
     assert told["done"]["gsm8k"] == lines(file) - 1 < 12
-    assert done(command(data, "run", *words))["done"] == {"gsm8k": 12}
+    assert done("run", *words)["done"] == {"gsm8k": 12}
     assert lines(file) == 13, "no task was done twice"
     found = read_results(file)
     assert found.manifest["run"]["agents"] == 3
     assert all(row.right for row in found.rows.values())
-    assert done(command(data, "pack"))["tasks"] == 12
+    assert done("pack")["tasks"] == 12
 
 
 def test_a_core_that_breaks_ends_all_searches(data: Path) -> None:
@@ -160,8 +183,8 @@ def test_a_core_that_breaks_ends_all_searches(data: Path) -> None:
     assert "Traceback" not in came.stderr
 
 
-def test_a_shard_ends_with_its_time(data: Path) -> None:
-    assert done(command(data, "run", "--minutes", "0"))["stopped"] == "time"
+def test_a_shard_ends_with_its_time(done: Done) -> None:
+    assert done("run", "--minutes", "0")["stopped"] == "time"
 
 
 def test_open_ended_tasks_come_last_in_the_turn(record: ModuleType, data: Path) -> None:
@@ -189,19 +212,24 @@ def test_no_task_is_in_both_splits(record: ModuleType, data: Path) -> None:
         assert record.suites(options, stack)[0].size == 1520
 
 
-def test_open_ended_tasks_go_on_though_their_pages_have_another_port(data: Path) -> None:
-    assert done(command(data, "run", "--tasks", "1", suite="open_ended"))["done"] == {"open_ended": 1}
-    assert done(command(data, "run", "--tasks", "2", suite="open_ended"))["done"] == {"open_ended": 2}
+def test_open_ended_tasks_go_on_though_their_pages_have_another_port(data: Path, done: Done) -> None:
+    assert done("run", "--tasks", "1", suite="open_ended")["done"] == {"open_ended": 1}
+    assert done("run", "--tasks", "2", suite="open_ended")["done"] == {"open_ended": 2}
     assert lines(data / "work/iid-scripted/open_ended.jsonl") == 3
 
 
-def test_bad_input_is_a_clear_line(data: Path) -> None:
-    for words, told in (
-        (["run", "--data", str(data), "--suites", "humaneval"], "train has mbpp"),
-        (["run", "--data", str(data / "nowhere"), "--suites", "gsm8k"], "cannot read"),
-        (["run", "--data", str(data), "--file", "luck=x"], "SUITE=FILE"),
-    ):
-        came = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False)
-        assert came.returncode != 0
-        assert told in came.stderr.splitlines()[-1]
-        assert "Traceback" not in came.stderr
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--suites", "humaneval"], "train has mbpp"),
+        (["--data", "nowhere", "--suites", "gsm8k"], "cannot read"),
+        (["--file", "luck=x"], "SUITE=FILE"),
+    ],
+)
+def test_bad_input_is_a_clear_line(
+    done: Done, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        done("run", *words)
+    said = capsys.readouterr().err if ended.value.code == 2 else str(ended.value.code)
+    assert told in said.splitlines()[-1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -159,11 +160,26 @@ def packed(folder: Path, found: list[Search], strategy: str = "self-consistency"
     return folder
 
 
-def judge_report(*words: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, REPORT, *map(str, words)], capture_output=True, text=True, check=False)
+class Came(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_fit_and_report_on_records_in_files(tmp_path: Path) -> None:
+@pytest.fixture
+def judge_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Came]:
+    """Run the script in this process."""
+    monkeypatch.syspath_prepend(str(REPORT.parent))
+    script = importlib.import_module(REPORT.stem)
+
+    def run(*words: Any) -> Came:
+        monkeypatch.setattr(sys, "argv", [str(REPORT), *map(str, words)])
+        return Came(script.main(), *capsys.readouterr())
+
+    return run
+
+
+def test_fit_and_report_on_records_in_files(tmp_path: Path, judge_report: Callable[..., Came]) -> None:
     for needed in ("pyarrow", "sklearn", "matplotlib"):
         pytest.importorskip(needed)
     train, held = packed(tmp_path / "iid", made_up(24)), packed(tmp_path / "fresh", made_up(34, seed=2)[24:])
@@ -198,7 +214,9 @@ def test_fit_and_report_on_records_in_files(tmp_path: Path) -> None:
         (("report", "--records", "nowhere"), "holds no records"),
     ],
 )
-def test_what_is_missing_is_told_in_a_line(words: tuple[str, ...], says: str) -> None:
+def test_what_is_missing_is_told_in_a_line(
+    words: tuple[str, ...], says: str, judge_report: Callable[..., Came]
+) -> None:
     came = judge_report(*words)
     assert (came.returncode, came.stdout) == (2, "")
     assert says in came.stderr
