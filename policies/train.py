@@ -161,7 +161,7 @@ def _logistic(x: Any, y: Any, strength: float) -> Any:
 
     both = np.concatenate([x, x]), np.concatenate([np.ones(len(y)), np.zeros(len(y))])
     shares = np.concatenate([y, 1 - y])
-    return LogisticRegression(C=strength, max_iter=5000).fit(*both, sample_weight=shares)
+    return LogisticRegression(C=strength, solver="newton-cholesky", max_iter=500).fit(*both, sample_weight=shares)
 
 
 def certificates(weights: Weights, traces: Sequence[Trace], risks: Sequence[float] = RISKS) -> list[Certificate]:
