@@ -91,6 +91,11 @@ def model_of(core: str | Core) -> str:
     return core if isinstance(core, str) else core.name
 
 
+def file_name_of(core: str) -> str:
+    """Return a core's name as a part of file names: `openai:m@http://h` has characters that do not belong there."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in core)
+
+
 def learned_for(model: str, home: Path) -> Weights | None:
     """Return what was learned about stopping with a core: the user's own first, then what ships. Raises UsageError."""
     return load(model, home / "policies") or load(model)

@@ -28,7 +28,7 @@ from action_tasks import Case, gsm8k_cases, gym_cases, mbpp_cases, mbpp_task, pa
 
 from ponder.actions import compile_error
 from ponder.ledger import Ledger
-from ponder.parts import open_core
+from ponder.parts import file_name_of, open_core
 from ponder.prompting import Prompting, Reading, StepRequest
 from ponder.prompts import prompts_for
 from ponder.protocols import Core
@@ -109,7 +109,7 @@ def describe(request: StepRequest, completion: Completion, reading: Reading) -> 
 async def sample_steps(core: Core, name: str, options: argparse.Namespace) -> None:
     """Sample the steps of one core."""
     grammar = not options.no_grammar
-    records = Records(options.records / f"{_file(name)}{'' if grammar else '.free'}.steps.jsonl")
+    records = Records(options.records / f"{file_name_of(name)}{'' if grammar else '.free'}.steps.jsonl")
     prompting = _prompting(core, TOKENS)
     each = -(-options.completions // (4 * options.samples))
     todo = [(case, f"{case.name}#{sample}") for case in cases(options.data, each) for sample in range(options.samples)]
@@ -140,7 +140,7 @@ async def count_after(core: Core, name: str, options: argparse.Namespace) -> Non
     the last token that it cannot do without is the one that completes the mark of its end. One at a time: batches
     change the last bits, and then the text.
     """
-    records = Records(options.records / f"{_file(name)}.after.jsonl")
+    records = Records(options.records / f"{file_name_of(name)}.after.jsonl")
     prompting = _prompting(core, TOKENS)
     todo = [case for case in cases(options.data, 10)[: options.limit or 40] if case.name not in records.done]
 
@@ -170,7 +170,7 @@ async def count_after(core: Core, name: str, options: argparse.Namespace) -> Non
 
 async def check_accuracy(core: Core, name: str, options: argparse.Namespace) -> None:
     """Let one core write the validation programs greedily, with and without grammar; hidden tests grade them."""
-    records = Records(options.records / f"{_file(name)}.accuracy.jsonl")
+    records = Records(options.records / f"{file_name_of(name)}.accuracy.jsonl")
     prompting, sandbox = _prompting(core, ACCURACY_TOKENS), await open_sandbox()
     python = PythonTool(sandbox)
     tasks = [mbpp_task(row) for row in rows(options.data / "mbpp_validation.jsonl")]
@@ -206,10 +206,6 @@ async def _ask(core: Core, prompting: Prompting, tree: Tree, request: StepReques
 
 def _prompting(core: Core, tokens: int) -> Prompting:
     return Prompting(["python", "browser"], prompts=prompts_for(core.manifest()), max_tokens=tokens)
-
-
-def _file(core: str) -> str:
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in core)
 
 
 async def measure(options: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.suites.registry import open_suite
 from ponder.errors import PonderError
-from ponder.parts import DEFAULT_CORE
+from ponder.parts import DEFAULT_CORE, file_name_of
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Strategy
@@ -112,9 +112,8 @@ def _part(suite: Suite, split: str) -> Suite:
 def work_folder(options: argparse.Namespace) -> Path:
     """Return where a record grows."""
     name = options.core if isinstance(options.core, str) else options.core.name
-    core = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
     split = "" if options.split == "train" else f"{options.split}-"
-    return Path(options.work) / f"{split}{options.kind}-{core}"
+    return Path(options.work) / f"{split}{options.kind}-{file_name_of(name)}"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

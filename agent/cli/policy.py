@@ -55,7 +55,7 @@ def train(
     if not folders:
         raise UsageError(f"there are no records of {name} to train on", fix="benchmarks/record.py makes some")
     made = _trained(folders, name, rates)
-    path = out or _own_folder() / f"{_file_name(name)}.json"
+    path = out or _own_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(made.model_dump_json(indent=1) + "\n", "utf-8")
     _show(made)
@@ -141,14 +141,11 @@ def _default_core() -> str:
     return DEFAULT_CORE
 
 
-def _own_folder() -> Path:
-    from ponder.parts import default_home
+def _own_file(core: str) -> Path:
+    """Return where the user's own policy of a core is kept."""
+    from ponder.parts import default_home, file_name_of
 
-    return default_home() / "policies"
-
-
-def _file_name(core: str) -> str:
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in core)
+    return default_home() / "policies" / f"{file_name_of(core)}.json"
 
 
 def _weights(path: Path | None, core: str) -> Weights:
