@@ -7,12 +7,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ponder.budgets import BudgetWatch
 from ponder.control import Control
 from ponder.errors import PonderError
 from ponder.flight import Flight
-from ponder.graph import Compiled, run_graph
 from ponder.instructions.reading import unfollowed
 from ponder.ledger import Call, Ledger
 from ponder.nodes import Deps, State
@@ -25,6 +25,9 @@ from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
 from ponder.records import Completion, Features, Limits, Result
 from ponder.store import Log
 from ponder.tree import Event, Tree
+
+if TYPE_CHECKING:
+    from ponder.graph import Compiled
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ async def run_search(
     The tree may hold a part of a run already (a resumed one): what was asked and not finished goes on first.
     Someone else watches the budgets: it began before there was anything to search with.
     """
+    from ponder.graph import run_graph  # with LangGraph
+
     deps = _deps(search, tree, log, ledger, budgets, control)
     ledger.listen(lambda charge: deps.write("charged", charge.node, charge))
     pending = [n.id for n in tree.nodes.values() if n.status in ("asked", "thought", "observed")]

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponder.budgets import BudgetWatch
 from ponder.control import Control, Stopped
 from ponder.errors import UnknownName, UsageError
-from ponder.graph import open_graph
 from ponder.ledger import Ledger, Meter, Prices
 from ponder.manifest import Manifest, with_circumstances
 from ponder.models import Progress
@@ -239,8 +239,9 @@ class Works:
             stack.push_async_callback(core.close)
             meters.append(core_meter(core))
             ledger.attach(meters[-1], from_zero=isinstance(name, str))
-            await core.start()
-            graph = await stack.enter_async_context(open_graph(plan.home / "checkpoints.sqlite"))
+            # LangGraph takes a second to import: about as long as the core takes to load.
+            _, graphs = await asyncio.gather(core.start(), asyncio.to_thread(import_module, "ponder.graph"))
+            graph = await stack.enter_async_context(graphs.open_graph(plan.home / "checkpoints.sqlite"))
             search = Search(
                 core=core,
                 tools=box.tools,
