@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ponder.answers import TEXT_WORDS
+from ponder.program_tests import ENOUGH_ALIKE
 from ponder.records import Decision, Features
 from ponder.stats import chance_of_lead
 
@@ -19,7 +20,6 @@ class ChecksAndVotes:
             worked out has two (`ponder.judges.agreement.votes`): 0.9 stops at two programs that agree, or at three
             against one.
         alike: other programs, at least, that pass all visible checks and do on all calls what the best one does.
-            Visible checks are few, so that a wrong program passes them now and then (figures: docs/stop.md).
 
     With visible checks: stop when a candidate passes all of them, and, of programs, enough others that pass them do the
     same. Besides: stop as `not_worth_it` when the samples that are left could not change the leader, or when the
@@ -29,7 +29,7 @@ class ChecksAndVotes:
 
     name = "checks-and-votes"
 
-    def __init__(self, threshold: float = 0.9, alike: int = 2) -> None:
+    def __init__(self, threshold: float = 0.9, alike: int = ENOUGH_ALIKE - 1) -> None:
         self.threshold, self.alike = threshold, alike
 
     def decide(self, features: Features) -> Decision:

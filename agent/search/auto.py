@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ponder.answers import is_text, normalise
 from ponder.instructions.reading import unfollowed
-from ponder.program_tests import has_tests
+from ponder.program_tests import ENOUGH_ALIKE, has_tests
 from ponder.protocols import TreeView
 from ponder.records import Node, RunCode, StepKind
 from ponder.search.attempts import Attempt, AttemptSearch
@@ -20,9 +20,6 @@ wide as half of what was there before it."""
 
 _SAME_IN_A_ROW = 4
 """So many attempts that brought no new answer, one after the other: further ones would repeat them, too."""
-
-_ALIKE = 3
-"""Programs that pass all visible tests and do the same on all inputs, at least, before that is believed."""
 
 _LEAD = 3
 """Votes ahead of the second answer, at least, before that is believed."""
@@ -115,7 +112,7 @@ class Auto(AttemptSearch):
         if has_tests(tree.task):
             passing = [one.end for one in attempts if _passes(one.end)]
             alike = len({tuple(sorted(end.observation.outcomes.items())) for end in passing if end.observation}) == 1
-            return alike and len(passing) >= _ALIKE
+            return alike and len(passing) >= ENOUGH_ALIKE
         answers = [one.end.answer for one in attempts if one.end.answer]
         differ = len(set(map(normalise, answers))) == len(answers)
         if len(answers) >= _SAME_IN_A_ROW and differ and all(map(is_text, answers)):
