@@ -74,7 +74,7 @@ def main() -> int:
         found = {}
         for folder in options.records:
             core = options.core or str(next(iter(manifest_of(folder).values()))["core"])
-            found |= compare(folder, Replay(rates=rates_of(core, options.rates), calibration=load()))
+            found |= compare(folder, Replay(rates=rates_of(core, options.rates), calibration=load().of(core)))
         head = ["records", "searches", "one", "two", "three (the rule)", "four", "full depth"]
         shown = table(head, [[name, str(count), *map(str, kept.values())] for name, (count, kept) in found.items()])
         if options.write:

@@ -23,6 +23,7 @@ from ponder.parts import open_tools
 from ponder.policies.hosts import HostRules
 from ponder.records import ExecResult, Limits, Record, Usage
 from ponder.sandboxes.groups import group_factory
+from ponder.tools.python import one_after_the_other
 
 SAMPLES = 8
 """Of its_hub: its own examples' budget."""
@@ -71,13 +72,7 @@ class Sandboxed:
     def take(self) -> tuple[Usage, int]:
         """Return what ran since the last time, added up, and how many programs that were."""
         bills, self.bills = self.bills, []
-        return Usage(
-            cpu_user_s=sum(bill.cpu_user_s for bill in bills),
-            cpu_system_s=sum(bill.cpu_system_s for bill in bills),
-            wall_s=sum(bill.wall_s for bill in bills),
-            peak_rss_bytes=max((bill.peak_rss_bytes for bill in bills), default=0),
-            method=bills[-1].method if bills else "estimate",
-        ), len(bills)  # fmt: skip
+        return one_after_the_other(bills), len(bills)
 
     def close(self) -> None:
         """End it."""

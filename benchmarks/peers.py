@@ -41,7 +41,7 @@ from pages import put
 from peer_agents import PEERS, SAMPLES, Said, Where, packages, serve_questions
 
 from ponder.bench.problems import Problem, Suite
-from ponder.bench.records.matched import bound_for, picked_within
+from ponder.bench.records.matched import bound_for, mean_within, picked_within
 from ponder.bench.records.offline import Search, rebuilt
 from ponder.bench.records.recording import recorded
 from ponder.bench.results import ResultRow, ResultsFile, read_results
@@ -255,8 +255,10 @@ def own_searches(options: argparse.Namespace) -> dict[str, Search]:
 
 
 def compared(rows: Sequence[ResultRow], own: Mapping[str, Search]) -> dict[str, Any]:
-    """Return a peer beside ponder at the peer's CPU, on the tasks that both have."""
+    """Return a peer beside ponder at the peer's CPU, on the tasks that both have. Raises UsageError: there are none."""
     both = [row for row in rows if row.task in own]
+    if not both:
+        raise UsageError("ponder and a peer have no task in common yet", fix="python benchmarks/peers.py run ...")
     searches = [own[row.task] for row in both]
     cpu_s = sum(row.cpu_s for row in both) / len(both)
     bound_s = bound_for(searches, cpu_s)
@@ -266,7 +268,7 @@ def compared(rows: Sequence[ResultRow], own: Mapping[str, Search]) -> dict[str, 
         "right": paired_bootstrap(theirs),
         "cpu_s": cpu_s,
         "ponder": paired_bootstrap(ours),
-        "ponder_cpu_s": sum(min(one.cost.total_s, bound_s) for one in searches) / len(both),
+        "ponder_cpu_s": mean_within(searches, bound_s),
         "ahead": paired_bootstrap([a - b for a, b in zip(ours, theirs, strict=True)]),
         "cut": not math.isinf(bound_s),
         "no_answer": sum(row.graded == "no answer" for row in both),

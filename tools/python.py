@@ -139,7 +139,7 @@ class PythonTool:
             came = await self.outcomes(program, calls, limits=limits, on_usage=bills.append)
             return seen.model_copy(update={"outcomes": dict(zip(calls, came, strict=True))})
         finally:
-            on_usage(_one_after_the_other(bills))
+            on_usage(one_after_the_other(bills))
 
     async def _checked(self, program: str, tests: Sequence[str], *, limits: Limits, on_usage: OnUsage) -> Observation:
         units = [unit for test in tests for unit in units_of(test)]
@@ -205,7 +205,7 @@ def read_outcomes(data: bytes | None, calls: int) -> list[str]:
     return [one[:OUTCOME_CHARS] for one in found] if fits else ["~gone"] * calls
 
 
-def _one_after_the_other(bills: Sequence[Usage]) -> Usage:
+def one_after_the_other(bills: Sequence[Usage]) -> Usage:
     """Return one usage for several calls in a row."""
     if len(bills) == 1:
         return bills[0]

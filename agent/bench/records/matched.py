@@ -47,17 +47,21 @@ def picked_within(search: Search, bound_s: float) -> float:
 
 def bound_for(found: Sequence[Search], mean_s: float) -> float:
     """Return the bound at which these searches cost so many CPU seconds on average; infinite: they never do."""
-    costs = [search.cost.total_s for search in found]
-    if sum(costs) <= mean_s * len(costs):
+    if mean_within(found, math.inf) <= mean_s:
         return math.inf
-    low, high = 0.0, max(costs)
+    low, high = 0.0, max(search.cost.total_s for search in found)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if sum(min(cost, middle) for cost in costs) < mean_s * len(costs):
+        if mean_within(found, middle) < mean_s:
             low = middle
         else:
             high = middle
     return low
+
+
+def mean_within(found: Sequence[Search], bound_s: float) -> float:
+    """Return what these searches cost on average when each is cut off after so many CPU seconds."""
+    return sum(min(search.cost.total_s, bound_s) for search in found) / len(found)
 
 
 def match(own: Sequence[Search], other: Sequence[Search]) -> Matched:
@@ -71,7 +75,7 @@ def match(own: Sequence[Search], other: Sequence[Search]) -> Matched:
     if not both:
         raise ValueError("the two have no task in common")
     first, second = [ours[key] for key in both], [theirs[key] for key in both]
-    cpu_s = sum(search.cost.total_s for search in first) / len(both)
+    cpu_s = mean_within(first, math.inf)
     bound_s = bound_for(second, cpu_s)
     if any(search.ended_by_budget and search.cost.total_s < bound_s for search in second):
         raise ValueError("a budget ended searches too soon for this comparison: record them with a larger one")
@@ -82,10 +86,10 @@ def match(own: Sequence[Search], other: Sequence[Search]) -> Matched:
         other=paired_bootstrap(cut),
         ahead=paired_bootstrap([a - b for a, b in zip(whole, cut, strict=True)]),
         cpu_s=cpu_s,
-        other_cpu_s=sum(min(search.cost.total_s, bound_s) for search in second) / len(both),
+        other_cpu_s=mean_within(second, bound_s),
         bound_s=bound_s,
         other_whole=paired_bootstrap([picked_within(one, math.inf) for one in second]),
-        other_whole_cpu_s=sum(search.cost.total_s for search in second) / len(both),
+        other_whole_cpu_s=mean_within(second, math.inf),
     )
 
 
