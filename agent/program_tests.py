@@ -14,9 +14,6 @@ from ponder.records import Record, Task
 
 LONGEST_CALL = 300
 """Characters of a call, or of a test."""
-ENOUGH_ALIKE: Final = 3
-"""Programs that pass all visible tests and do the same on all calls, at least, before they are believed: such tests are
-few, so that a wrong program passes them now and then (figures: docs/stop.md)."""
 NO_LITERAL: Final = object()
 _CPU = re.compile(r" did not end within [\d.]+ s of CPU time$", re.MULTILINE)
 _WALL = re.compile(r" did not end within [\d.]+ s$", re.MULTILINE)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ponder.answers import TEXT_WORDS
-from ponder.program_tests import ENOUGH_ALIKE
 from ponder.records import Decision, Features
 from ponder.stats import chance_of_lead
 
 _MIN_SAMPLES = 3
+_ENOUGH_ALIKE = 3
+"""Programs that pass all visible tests and do the same on all calls, at least, before they are believed: such tests are
+few, so that a wrong program passes them now and then (figures: docs/stop.md)."""
 
 
 class ChecksAndVotes:
@@ -29,7 +31,7 @@ class ChecksAndVotes:
 
     name = "checks-and-votes"
 
-    def __init__(self, threshold: float = 0.9, alike: int = ENOUGH_ALIKE - 1) -> None:
+    def __init__(self, threshold: float = 0.9, alike: int = _ENOUGH_ALIKE - 1) -> None:
         self.threshold, self.alike = threshold, alike
 
     def decide(self, features: Features) -> Decision:

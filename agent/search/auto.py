@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ponder.answers import is_text, normalise
+from ponder.answers import normalise
 from ponder.instructions.reading import unfollowed
-from ponder.program_tests import ENOUGH_ALIKE, has_tests
+from ponder.program_tests import has_tests
 from ponder.protocols import TreeView
 from ponder.records import Node, RunCode, StepKind
 from ponder.search.attempts import Attempt, AttemptSearch
@@ -18,14 +18,9 @@ _WIDTH, _WIDEST = 4, 16
 once costs three quarters of what it costs alone, of sixteen half to two thirds (docs/engine.md): so that a round is as
 wide as half of what was there before it."""
 
-_SAME_IN_A_ROW = 4
-"""So many attempts that brought no new answer, one after the other: further ones would repeat them, too."""
-
-_LEAD = 3
-"""Votes ahead of the second answer, at least, before that is believed."""
-
-_WHOLE_TEXTS = 2
-"""Texts that do all that the task's words ask, so that there is a choice: more of them would be no better."""
+_SAME_IN_A_ROW, _LEAD = 4, 3
+"""So many attempts in a row that brought no new answer, and so many more of the first one than of the second: further
+new ones would repeat them, too."""
 
 _DEEP = 2
 """Times that one attempt is bettered, at most."""
@@ -47,14 +42,12 @@ class Auto(AttemptSearch):
       expected to cost less than a success of a new attempt: by rates and costs of both kinds in this tree, with what
       the core has to read first. Never a text: told what it lacks, a small core writes the same one again
       (1.5B, five tasks: 24 of 30 to the letter, and none of them did what was asked).
-    - Where new programs would only be the same failed one once more, only deep, several at once.
+    - Where new programs would only be the same failed one once more, only deep, several at once; or nothing more.
     - An attempt that repeats an earlier one of its line is given up, and so is one that was bettered twice, or whose
       bettering only repeated it.
     - Costs are in the ledger's prices. The core's are by tokens, at what a token has cost on average: whether one was
       written alone or among others is chance here. Where running code is dear, words are taken instead.
-    - Nothing more where samples only repeat each other: four attempts in a row without a new answer, and a clear lead;
-      for programs, where three or more pass all visible tests, and all of these do the same on all inputs; for texts,
-      which never agree, where two do all that the task's words ask.
+    - Whether what is there is enough is for the stop policy to say: so that a search at full depth has all its samples.
     """
 
     name = "auto"
@@ -78,11 +71,9 @@ class Auto(AttemptSearch):
         width = min(width, max(_WIDTH, len(attempts) // 2))
         if not attempts:
             return [None] * width
-        if self._is_settled(tree, attempts):
-            return []
         deep = _worth_bettering(tree, attempts, self._deep)[:1]
-        if has_tests(tree.task) and _repeat_each_other([one.end.answer for one in attempts if one.end.answer]):
-            return deep * min(width, _WIDTH)  # a new attempt would be the same failed program once more
+        if _is_one_failed_program(tree, attempts):
+            return deep * min(width, _WIDTH)
         return [*(deep if self._pays(tree, attempts) else []), *[None] * width][:width]
 
     def begin(self, tree: TreeView, base: int, attempts: Sequence[Attempt]) -> StepKind:
@@ -107,18 +98,6 @@ class Auto(AttemptSearch):
         out_of_ways = at_a_loss and all(spent[kind] for kind in self._kinds if kind != "answer")
         return min((kind for kind in self._kinds if kind != "answer" or out_of_ways), key=lambda kind: spent[kind])
 
-    def _is_settled(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
-        """Return whether further attempts would only repeat what is there."""
-        if has_tests(tree.task):
-            passing = [one.end for one in attempts if _passes(one.end)]
-            alike = len({tuple(sorted(end.observation.outcomes.items())) for end in passing if end.observation}) == 1
-            return alike and len(passing) >= ENOUGH_ALIKE
-        answers = [one.end.answer for one in attempts if one.end.answer]
-        differ = len(set(map(normalise, answers))) == len(answers)
-        if len(answers) >= _SAME_IN_A_ROW and differ and all(map(is_text, answers)):
-            return sum(_does_all(tree, one.end) for one in attempts) >= _WHOLE_TEXTS
-        return _repeat_each_other(answers)
-
     def _pays(self, tree: TreeView, attempts: Sequence[Attempt]) -> bool:
         """Return whether to better an attempt is expected to cost less for a success than a new one."""
         fresh = _cost_of_success(tree, [one for one in attempts if one.of is None], _FRESH_PRIOR)
@@ -128,9 +107,11 @@ class Auto(AttemptSearch):
         return deeper < fresh or not any(one.end.answer for one in attempts)
 
 
-def _repeat_each_other(answers: Sequence[str]) -> bool:
-    """Return whether the last answers are nothing new, and one of all is well ahead."""
-    keys = [normalise(answer) for answer in answers]
+def _is_one_failed_program(tree: TreeView, attempts: Sequence[Attempt]) -> bool:
+    """Return whether none passes all tests, the last programs are nothing new, and one of all is well ahead."""
+    if not has_tests(tree.task) or any(_passes(one.end) for one in attempts):
+        return False
+    keys = [normalise(one.end.answer) for one in attempts if one.end.answer]
     first, second = ([count for _, count in Counter(keys).most_common(2)] + [0, 0])[:2]
     last, before = keys[-_SAME_IN_A_ROW:], keys[:-_SAME_IN_A_ROW] or keys[:1]
     return len(last) == _SAME_IN_A_ROW and set(last) <= set(before) and first - second >= _LEAD
@@ -169,12 +150,8 @@ def _score(end: Node) -> float:
 
 
 def _succeeds(tree: TreeView, end: Node) -> bool:
-    return _passes(end) if has_tests(tree.task) else _does_all(tree, end)
-
-
-def _does_all(tree: TreeView, end: Node) -> bool:
-    """Return whether there is an answer that does all that the task's words ask."""
-    return bool(end.answer) and not unfollowed(tree.task, end.answer or "")
+    """Return whether an attempt passes all tests, or where there are none, does all that the task's words ask."""
+    return _passes(end) if has_tests(tree.task) else bool(end.answer) and not unfollowed(tree.task, end.answer or "")
 
 
 def _characters_shown(tree: TreeView, end: Node) -> int:

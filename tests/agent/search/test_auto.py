@@ -1,4 +1,4 @@
-"""`auto`: wide while answers disagree, deep where feedback says something, no more where samples repeat each other."""
+"""`auto`: wide while answers disagree, deep where feedback says something, all samples unless a policy stops it."""
 
 from __future__ import annotations
 
@@ -86,15 +86,13 @@ SALT = Task(prompt="Praise salt in at most 14 words.")
 SHORT, LONG = "Salt is old, and cheap, and so it keeps our food for all winter.", "Salt is old. " + "And so it is. " * 9
 
 
-def test_texts_are_not_bettered_and_two_whole_ones_are_enough(grow: Any) -> None:
+def test_texts_are_not_bettered(grow: Any) -> None:
     maker = grow(SALT)
     for number in range(4):
         maker.add(Answer(text=f"{LONG}{number}."), tokens=40)
     assert parents(Auto(16).ask(maker.tree)) == [0, 0, 0, 0]
     maker.add(Answer(text=SHORT))
-    assert parents(Auto(16).ask(maker.tree)) == [0, 0, 0, 0]  # one does it: there is nothing to choose from yet
-    maker.add(Answer(text=SHORT.replace("old", "grey")))
-    assert Auto(16).ask(maker.tree) == []
+    assert parents(Auto(16).ask(maker.tree)) == [0, 0, 0, 0]
 
 
 def test_where_programs_are_the_same_failed_one_only_other_ones_are_tried(grow: Any) -> None:
@@ -118,20 +116,12 @@ def test_an_attempt_that_was_only_repeated_is_not_bettered_again(grow: Any) -> N
     assert parents(Auto(16).ask(maker.tree)) == [3, 0, 0, 0]
 
 
-def test_texts_of_which_nothing_is_asked_are_enough_after_a_round(grow: Any) -> None:
-    maker = grow()
-    for number in range(4):
-        maker.add(Answer(text=f"It is text number {number} with so many words in it that none ever agree."))
-    assert Auto(16).ask(maker.tree) == []
-
-
-def test_it_ends_where_samples_only_repeat_each_other(grow: Any) -> None:
+@pytest.mark.parametrize("text", ["7", "It is one of those long texts of which no two ever agree, number {}."])
+def test_whether_what_is_there_is_enough_is_for_the_policy_to_say(grow: Any, text: str) -> None:
     maker = grow()
     for number in range(5):
-        maker.add(RunCode(code=str(number)), seen=printed("7"))
-    assert Auto(16).ask(maker.tree) == []
-    maker.add(RunCode(code="x"), seen=printed("8"))
-    assert Auto(16).ask(maker.tree) != []
+        maker.add(Answer(text=text.format(number)))
+    assert len(Auto(16).ask(maker.tree)) == 4
 
 
 def test_a_failed_program_is_bettered_while_there_is_no_answer(grow: Any) -> None:
@@ -155,14 +145,12 @@ def test_the_best_failed_candidate_is_bettered_when_new_ones_fail_more_dearly(gr
     assert best not in parents(Auto(16).ask(maker.tree))
 
 
-def test_three_programs_that_pass_and_do_the_same_are_enough(grow: Any) -> None:
+def test_programs_that_pass_are_sampled_to_full_depth(grow: Any) -> None:
     maker = grow(TESTS)
-    for name in "xyz":
-        assert Auto(16).ask(maker.tree) != []
-        maker.add(Answer(text=f"def f({name}): return {name}"), seen=graded(2, "=3"))
-    assert Auto(16).ask(maker.tree) == []
-    maker.add(Answer(text="def f(y): return 1"), seen=graded(2, "=1"))
-    assert Auto(16).ask(maker.tree) != []
+    for _ in range(15):
+        assert parents(Auto(16).ask(maker.tree))[0] == 0
+        maker.add(Answer(text="def f(x): return x"), seen=graded(2, "=3"))
+    assert parents(Auto(16).ask(maker.tree)) == [0]
 
 
 def test_samples_are_bounded(grow: Any) -> None:
