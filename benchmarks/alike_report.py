@@ -16,10 +16,9 @@ from pathlib import Path
 from statistics import fmean
 
 from judge_tables import table
-from pages import put
+from pages import exit_status, put
 
 from ponder.bench.records.recording import manifest_of
-from ponder.errors import PonderError
 from ponder.judges.calibration import load
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.learned import kind_of
@@ -62,7 +61,7 @@ def compare(folder: Path, replay: Replay) -> dict[str, tuple[int, dict[str, Kept
     return found
 
 
-def main() -> int:
+def main() -> None:
     """Replay, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, nargs="+", required=True, metavar="FOLDER")
@@ -70,23 +69,18 @@ def main() -> int:
     parser.add_argument("--rates", type=Path, default=RATES, help="what tokens cost (benchmarks/rates.py)")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     options = parser.parse_args()
-    try:
-        found = {}
-        for folder in options.records:
-            core = options.core or str(next(iter(manifest_of(folder).values()))["core"])
-            found |= compare(folder, Replay(rates=rates_of(core, options.rates), calibration=load().of(core)))
-        head = ["records", "searches", "one", "two", "three (the rule)", "four", "full depth"]
-        shown = table(head, [[name, str(count), *map(str, kept.values())] for name, (count, kept) in found.items()])
-        if options.write:
-            put(shown, options.write, BEGIN, END)
-    except PonderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    found = {}
+    for folder in options.records:
+        core = options.core or str(next(iter(manifest_of(folder).values()))["core"])
+        found |= compare(folder, Replay(rates=rates_of(core, options.rates), calibration=load().of(core)))
+    head = ["records", "searches", "one", "two", "three (the rule)", "four", "full depth"]
+    shown = table(head, [[name, str(count), *map(str, kept.values())] for name, (count, kept) in found.items()])
+    if options.write:
+        put(shown, options.write, BEGIN, END)
     print(shown)
     told = {name: {rule: one.model_dump() for rule, one in kept.items()} for name, (_, kept) in found.items()}
     print(json.dumps(told))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from judge_tables import ablation_table, calibration_table, coverage_table, models_table, selection_table
-from pages import put
+from pages import exit_status, put
 
 from ponder.bench.records.curves import Curve, curve, draw_coverage, draw_reliability
 from ponder.bench.records.fitting import DEPTHS, Snapshot, cross_fitted, fit, probabilities, snapshots
@@ -35,7 +35,7 @@ from ponder.bench.records.offline import Search, as_shipped, searches
 from ponder.bench.records.recording import manifest_of
 from ponder.bench.records.reliability import Reliability, bins_of_equal_size, reliability
 from ponder.bench.records.selection import Selection, Without, ablate, picks, select
-from ponder.errors import PonderError, UsageError
+from ponder.errors import UsageError
 from ponder.judges.calibration import FILE, Calibration, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,7 +200,7 @@ def summary(
     }
 
 
-def main() -> int:
+def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("fit", "report"))
@@ -212,13 +212,8 @@ def main() -> int:
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--pictures", type=Path, default=PICTURES)
     options = parser.parse_args()
-    try:
-        print(json.dumps({"fit": make, "report": report}[options.what](options)))
-    except PonderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    print(json.dumps({"fit": make, "report": report}[options.what](options)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -37,7 +37,7 @@ import psutil
 import record
 from judge_tables import points, share, table
 from openai_server import OpenAIServer, serve
-from pages import put
+from pages import exit_status, put
 from peer_agents import PEERS, SAMPLES, Said, Where, packages, serve_questions
 
 from ponder.bench.problems import Problem, Suite
@@ -48,7 +48,7 @@ from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import answered
 from ponder.bench.solvers import Solved, Solver, open_solver
-from ponder.errors import MachineError, PonderError, UsageError
+from ponder.errors import MachineError, UsageError
 from ponder.ledger import Ledger
 from ponder.metering import Meter
 from ponder.parts import DEFAULT_CORE
@@ -308,7 +308,7 @@ def tabled(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
+def main() -> None:
     """Do what the command line says."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open is closed
     # Servers that others ask are of the wheel: so is ponder's engine.
@@ -325,14 +325,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         print(json.dumps({"run": run, "table": tabled}[options.what](options)))
-    except PonderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except PackageNotFoundError as error:
-        print(f"error: {error.args[0]} is not installed: pip install '.[bench,search,peers]'", file=sys.stderr)
-        return 5
-    return 0
+        missing = f"{error.args[0]} is not installed"
+        raise MachineError(missing, fix="pip install '.[bench,search,peers]'") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

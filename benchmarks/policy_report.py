@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from judge_tables import points, share, table
-from pages import put
+from pages import exit_status, put
 
 from ponder.bench.records.curves import draw_frontier
 from ponder.bench.records.recording import by_strategy
-from ponder.errors import PonderError
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
 from ponder.policies.replay import RATES, Replay, Trace, rates_of, replayed
@@ -170,7 +169,7 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     return "\n\n".join(parts), figures
 
 
-def main() -> int:
+def main() -> None:
     """Report, and print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="FOLDER")
@@ -181,17 +180,12 @@ def main() -> int:
     parser.add_argument("--pictures", type=Path, help="folder for the pictures")
     parser.add_argument("--write", type=Path, help="put the tables into this page, between its marks")
     options = parser.parse_args()
-    try:
-        text, figures = look(options)
-        if options.write:
-            put(text, options.write, BEGIN, END)
-    except PonderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    text, figures = look(options)
+    if options.write:
+        put(text, options.write, BEGIN, END)
     print(text)
     print(json.dumps(figures))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

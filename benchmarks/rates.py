@@ -19,8 +19,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from pages import exit_status
+
 from ponder.core.llama.llama_cpp import LlamaCppCore
-from ponder.errors import PonderError
+from ponder.errors import UsageError
 from ponder.ledger import Ledger
 from ponder.machine import this_cpu
 from ponder.parts import DEFAULT_CORE, open_core
@@ -38,7 +40,7 @@ async def measure(name: str, rounds: int) -> Rates:
     """Return the rates of one core. Raises PonderError."""
     core = await open_core(name, group_factory(), None, Ledger(), branches=max(WIDTHS))
     if not isinstance(core, LlamaCppCore):
-        raise PonderError("rates are measured with the engine's own cores")
+        raise UsageError("rates are measured with the engine's own cores")
     await core.start()
     prompt_s: list[float] = []
     token_s: dict[int, list[float]] = defaultdict(list)
@@ -69,25 +71,20 @@ def _short(values: list[float]) -> float:
     return float(f"{statistics.median(values):.3g}")
 
 
-def main() -> int:
+def main() -> None:
     """Measure, and print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--core", default=DEFAULT_CORE)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", type=Path, help="put the core's rates into this file")
     options = parser.parse_args()
-    try:
-        rates = asyncio.run(measure(options.core, options.rounds))
-    except PonderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    rates = asyncio.run(measure(options.core, options.rounds))
     if options.write:
         known = json.loads(options.write.read_text()) if options.write.exists() else {}
         known[options.core] = rates.model_dump(mode="json")
         options.write.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
     print(rates.model_dump_json())
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

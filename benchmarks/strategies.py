@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from judge_tables import points, share, table
-from pages import put
+from pages import exit_status, put
 
 from ponder.bench.records.matched import Matched, match
 from ponder.bench.records.offline import Search, searches
-from ponder.bench.records.recording import manifest_of
-from ponder.errors import PonderError, UsageError
+from ponder.bench.records.recording import by_strategy, manifest_of
+from ponder.errors import UsageError
 
 CIRCUMSTANCES = ("machine", "cpu", "cpus", "engine", "threads", "agents")
 """Of a run: what CPU seconds depend on besides the search."""
@@ -35,15 +35,9 @@ CIRCUMSTANCES = ("machine", "cpu", "cpus", "engine", "threads", "agents")
 BEGIN, END = "<!-- table of benchmarks/strategies.py -->", "<!-- end of the table -->"
 
 
-def by_strategy(folders: Sequence[Path]) -> dict[str, list[Search]]:
-    """Return the searches of each strategy. Raises UsageError: a folder holds several."""
-    found: dict[str, list[Search]] = {}
-    for folder in folders:
-        names = {str(suite["strategy"]) for suite in manifest_of(folder).values()}
-        if len(names) != 1:
-            raise UsageError(f"{folder} holds searches of {', '.join(sorted(names)) or 'no strategy'}")
-        found.setdefault(names.pop(), []).extend(searches(folder))
-    return found
+def searches_of(folders: Sequence[Path]) -> dict[str, list[Search]]:
+    """Return the searches of each strategy."""
+    return {name: [one for folder in own for one in searches(folder)] for name, own in by_strategy(folders).items()}
 
 
 def same_circumstances(folders: Sequence[Path]) -> None:
@@ -59,12 +53,12 @@ def same_circumstances(folders: Sequence[Path]) -> None:
 def compare(first: Sequence[Path], others: Sequence[Path]) -> tuple[str, dict[str, Matched]]:
     """Return the first strategy's name, and how it does against each other one. Raises UsageError."""
     same_circumstances([*first, *others])
-    own = by_strategy(first)
+    own = searches_of(first)
     if len(own) != 1:
         raise UsageError(f"--first is one strategy, not {', '.join(sorted(own))}")
     ((name, ours),) = own.items()
     try:
-        return name, {other: match(ours, theirs) for other, theirs in by_strategy(others).items()}
+        return name, {other: match(ours, theirs) for other, theirs in searches_of(others).items()}
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -91,24 +85,19 @@ def as_json(one: Matched) -> dict[str, Any]:
     return one.model_dump() | {"bound_s": None if math.isinf(one.bound_s) else one.bound_s}
 
 
-def main() -> int:
+def main() -> None:
     """Compare, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--others", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     options = parser.parse_args()
-    try:
-        name, found = compare(options.first, options.others)
-        if options.write:
-            put(shown(name, found), options.write, BEGIN, END)
-    except PonderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    name, found = compare(options.first, options.others)
+    if options.write:
+        put(shown(name, found), options.write, BEGIN, END)
     print(shown(name, found))
     print(json.dumps({"first": name} | {other: as_json(one) for other, one in found.items()}))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -174,7 +174,7 @@ def judge_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
     def run(*words: Any) -> Came:
         monkeypatch.setattr(sys, "argv", [str(REPORT), *map(str, words)])
-        return Came(script.main(), *capsys.readouterr())
+        return Came(script.exit_status(script.main), *capsys.readouterr())
 
     return run
 
