@@ -1,12 +1,12 @@
 """One strategy against others, on the same tasks and at the same CPU, from recorded searches.
 
-    python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--write docs/search.md]
+    python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--cpu 20 40] [--write docs/search.md]
 
 A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; those of `--first` are of one
-strategy. Another strategy's searches are cut off after so many CPU seconds a task that its tasks cost as much, on
-average, as those of the first: `ponder.bench.records.matched`. The judge chooses in both, with the evidence that was
-there by then. No core runs here. CPU seconds compare only where all records were made on one kind of machine, with one
-engine and as many searches at once: others are refused.
+strategy. Searches are cut off after so many CPU seconds a task that each strategy's tasks cost as much on average as
+`--cpu` says, or as those of the first with all they have: `ponder.bench.records.matched`. The judge chooses in both,
+with the evidence that was there by then. No core runs here. CPU seconds compare only where all records were made on one
+kind of machine, with one engine and as many searches at once: others are refused.
 
 The last line is one JSON object.
 """
@@ -17,7 +17,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from ponder.errors import UsageError
 
 CIRCUMSTANCES = ("machine", "cpu", "cpus", "engine", "threads", "agents")
 """Of a run: what CPU seconds depend on besides the search."""
+
+Compared = tuple[str, Matched]
+"""Another strategy's name, and how the first one does against it."""
 
 BEGIN, END = "<!-- table of benchmarks/strategies.py -->", "<!-- end of the table -->"
 
@@ -50,39 +53,39 @@ def same_circumstances(folders: Sequence[Path]) -> None:
             raise UsageError(f"CPU seconds of different runs do not compare: {told}")
 
 
-def compare(first: Sequence[Path], others: Sequence[Path]) -> tuple[str, dict[str, Matched]]:
-    """Return the first strategy's name, and how it does against each other one. Raises UsageError."""
+def compare(first: Sequence[Path], others: Sequence[Path], means: Sequence[float]) -> tuple[str, list[Compared]]:
+    """Return the first strategy's name, and how it does against each other one at each mean CPU. Raises UsageError."""
     same_circumstances([*first, *others])
     own = searches_of(first)
     if len(own) != 1:
         raise UsageError(f"--first is one strategy, not {', '.join(sorted(own))}")
     ((name, ours),) = own.items()
     try:
-        return name, {other: match(ours, theirs) for other, theirs in searches_of(others).items()}
+        return name, [(other, match(ours, theirs, s)) for other, theirs in searches_of(others).items() for s in means]
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def shown(name: str, found: Mapping[str, Matched]) -> str:
+def shown(name: str, found: Sequence[Compared]) -> str:
     """Return the comparison as a table."""
-    head = [
-        "against", "tasks", f"`{name}`", "the other at the same CPU", "ahead by", "CPU s a task", "cut off after",
-        "the other with all it had", "its CPU s a task",
-    ]  # fmt: skip
+    head = ["against", "tasks", f"CPU s a task: `{name}`, the other", f"`{name}`", "the other", "ahead by", "cut off"]
     rows = [
         [
-            f"`{other}`", str(one.tasks), share(one.own), share(one.other), points(one.ahead),
-            f"{one.cpu_s:.0f}, {one.other_cpu_s:.0f}", "-" if math.isinf(one.bound_s) else f"{one.bound_s:.0f} s",
-            share(one.other_whole), f"{one.other_whole_cpu_s:.0f}",
+            f"`{other}`", str(one.tasks), f"{one.cpu_s:.0f}, {one.other_cpu_s:.0f}", share(one.own), share(one.other),
+            points(one.ahead), f"{_bound(one.own_bound_s)}, {_bound(one.bound_s)}",
         ]
-        for other, one in found.items()
+        for other, one in found
     ]  # fmt: skip
     return table(head, rows)
 
 
 def as_json(one: Matched) -> dict[str, Any]:
     """Return the figures of one comparison; JSON knows no infinity."""
-    return one.model_dump() | {"bound_s": None if math.isinf(one.bound_s) else one.bound_s}
+    return {key: None if value == math.inf else value for key, value in one.model_dump().items()}
+
+
+def _bound(seconds: float) -> str:
+    return "-" if math.isinf(seconds) else f"{seconds:.0f} s"
 
 
 def main() -> None:
@@ -90,13 +93,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--others", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--cpu", type=float, nargs="+", default=[math.inf], metavar="S", help="mean CPU seconds a task")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     options = parser.parse_args()
-    name, found = compare(options.first, options.others)
+    name, found = compare(options.first, options.others, options.cpu)
     if options.write:
         put(shown(name, found), options.write, BEGIN, END)
     print(shown(name, found))
-    print(json.dumps({"first": name} | {other: as_json(one) for other, one in found.items()}))
+    print(json.dumps({"first": name, "against": [{"strategy": other} | as_json(one) for other, one in found]}))
 
 
 if __name__ == "__main__":

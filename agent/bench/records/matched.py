@@ -1,7 +1,7 @@
 """Strategies at the same CPU: each recorded search is cut off where its share of the CPU is used up.
 
 A strategy that spends more on a task is given less of it, by one bound of CPU seconds for all of its tasks, such that
-its tasks cost as much on average as those of the strategy that it is compared with.
+its tasks cost so much on average: as much as one says, or as much as those of the strategy that it is compared with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Matched(Record):
 
     tasks: int
     own: Interval
-    """Accuracy of the first strategy, whole."""
+    """Accuracy of the first strategy, cut off."""
     other: Interval
     """Accuracy of the other one, cut off."""
     ahead: Interval
@@ -30,12 +30,11 @@ class Matched(Record):
     cpu_s: float
     """Of the first strategy, a task."""
     other_cpu_s: float
-    """Of the other, cut off: less, where all it has costs less."""
+    """Of the other: less, where all it has costs less."""
+    own_bound_s: float
+    """Where the first one's tasks are cut off; infinite: nowhere."""
     bound_s: float
-    """Where the other's tasks are cut off; infinite: nowhere."""
-    other_whole: Interval
-    """Accuracy of the other strategy with all that it recorded."""
-    other_whole_cpu_s: float
+    """Where the other's are."""
 
 
 def picked_within(search: Search, bound_s: float) -> float:
@@ -64,8 +63,13 @@ def mean_within(found: Sequence[Search], bound_s: float) -> float:
     return sum(min(search.cost.total_s, bound_s) for search in found) / len(found)
 
 
-def match(own: Sequence[Search], other: Sequence[Search]) -> Matched:
+def match(own: Sequence[Search], other: Sequence[Search], mean_s: float = math.inf) -> Matched:
     """Compare two strategies on the tasks that both have searched.
+
+    Args:
+        own: of the first strategy.
+        other: of the other one.
+        mean_s: CPU seconds that a task may cost on average; infinite: what the first strategy's cost with all it has.
 
     Raises:
         ValueError: there are none, or a budget ended searches before their share of the CPU was used up.
@@ -75,21 +79,22 @@ def match(own: Sequence[Search], other: Sequence[Search]) -> Matched:
     if not both:
         raise ValueError("the two have no task in common")
     first, second = [ours[key] for key in both], [theirs[key] for key in both]
-    cpu_s = mean_within(first, math.inf)
+    own_bound_s = bound_for(first, mean_s)
+    cpu_s = mean_within(first, own_bound_s)
     bound_s = bound_for(second, cpu_s)
-    if any(search.ended_by_budget and search.cost.total_s < bound_s for search in second):
-        raise ValueError("a budget ended searches too soon for this comparison: record them with a larger one")
-    whole, cut = [picked_within(one, math.inf) for one in first], [picked_within(one, bound_s) for one in second]
+    for found, bound in ((first, own_bound_s if math.isfinite(mean_s) else -math.inf), (second, bound_s)):
+        if any(search.ended_by_budget and search.cost.total_s < bound for search in found):
+            raise ValueError("a budget ended searches too soon for this comparison: record them with a larger one")
+    one, two = [picked_within(each, own_bound_s) for each in first], [picked_within(each, bound_s) for each in second]
     return Matched(
         tasks=len(both),
-        own=paired_bootstrap(whole),
-        other=paired_bootstrap(cut),
-        ahead=paired_bootstrap([a - b for a, b in zip(whole, cut, strict=True)]),
+        own=paired_bootstrap(one),
+        other=paired_bootstrap(two),
+        ahead=paired_bootstrap([a - b for a, b in zip(one, two, strict=True)]),
         cpu_s=cpu_s,
         other_cpu_s=mean_within(second, bound_s),
+        own_bound_s=own_bound_s,
         bound_s=bound_s,
-        other_whole=paired_bootstrap([picked_within(one, math.inf) for one in second]),
-        other_whole_cpu_s=mean_within(second, math.inf),
     )
 
 

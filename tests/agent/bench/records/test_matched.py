@@ -43,7 +43,18 @@ def test_the_other_strategy_gets_the_cpu_of_the_first() -> None:
     made = match(own, other)
     assert (made.tasks, made.cpu_s, made.other_cpu_s, made.bound_s) == (2, 3.5, pytest.approx(3.5), pytest.approx(3.5))
     assert (made.own.value, made.other.value, made.ahead.value) == (1.0, 0.0, 1.0)
-    assert (made.other_whole.value, made.other_whole_cpu_s) == (1.0, 5.0)
+    assert made.own_bound_s == math.inf
+
+
+def test_both_can_be_held_to_a_mean() -> None:
+    own = [search("s/1", "ba", "a", each=1.0), search("s/2", "bbaaa", "a", each=1.0)]
+    other = [search("s/1", "bbaaa", "a", each=1.0), search("s/2", "bbaaa", "a", each=1.0)]
+    made = match(own, other, 2.0)
+    assert (made.cpu_s, made.other_cpu_s) == (pytest.approx(2.0), pytest.approx(2.0))
+    assert (made.own_bound_s, made.bound_s) == (pytest.approx(2.0), pytest.approx(2.0))
+    assert (made.own.value, made.other.value) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="larger"):
+        match([replace(own[0], ended_by_budget=True), own[1]], other, 3.0)
 
 
 def test_a_search_that_its_budget_ended_too_soon_is_no_match() -> None:
