@@ -32,7 +32,7 @@ sandbox-image: setup ## build what programs run in, with packages: make sandbox-
 	@$(BIN)/ponder sandbox image $(or $(foreach name,$(PACKAGES),'$(name)'),--no-packages)
 
 engine-native: setup ## compile llama.cpp for this CPU (about ten minutes on two cores): what to expect is in docs/engine.md
-	@sh scripts/engine-native.sh
+	@sh scripts/engine/build-native.sh
 
 # Hundreds of tests start programs of ours: where bytecode may not be kept, each compiles every module anew.
 test: .venv/.setup-dev-done ## run every test, those with the real small core, sandbox and browser too

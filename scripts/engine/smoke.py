@@ -1,4 +1,4 @@
-"""Ask a native engine that was just built a question, and put it in place when it answers. For engine-native.sh."""
+"""Ask a native engine that was just built a question, and put it in place when it answers. For build-native.sh."""
 
 from __future__ import annotations
 
