@@ -5,8 +5,9 @@
 A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; those of `--first` are of one
 strategy. Searches are cut off after so many CPU seconds a task that each strategy's tasks cost as much on average as
 `--cpu` says, or as those of the first with all they have: `ponder.bench.records.matched`. The judge chooses in both,
-with the evidence that was there by then. No core runs here. CPU seconds compare only where all records were made on one
-kind of machine, with one engine and as many searches at once: others are refused.
+with the evidence that was there by then. No core runs here. CPU seconds are worked out from tokens, at the width of the
+batches that a search has by itself (`ponder.policies.replay`), so that it does not matter how busy a machine was, with
+which engine records were made, or how many searches shared it.
 
 The last line is one JSON object.
 """
@@ -25,12 +26,10 @@ from judge_tables import points, share, table
 from pages import exit_status, put
 
 from ponder.bench.records.matched import Matched, match
-from ponder.bench.records.offline import Search, searches
+from ponder.bench.records.offline import Search
 from ponder.bench.records.recording import by_strategy, manifest_of
 from ponder.errors import UsageError
-
-CIRCUMSTANCES = ("machine", "cpu", "cpus", "engine", "threads", "agents")
-"""Of a run: what CPU seconds depend on besides the search."""
+from ponder.policies.replay import RATES, Replay, rates_of
 
 Compared = tuple[str, Matched]
 """Another strategy's name, and how the first one does against it."""
@@ -38,30 +37,28 @@ Compared = tuple[str, Matched]
 BEGIN, END = "<!-- table of benchmarks/strategies.py -->", "<!-- end of the table -->"
 
 
-def searches_of(folders: Sequence[Path]) -> dict[str, list[Search]]:
-    """Return the searches of each strategy."""
-    return {name: [one for folder in own for one in searches(folder)] for name, own in by_strategy(folders).items()}
+def searches_of(folders: Sequence[Path], rates: Path) -> dict[str, list[Search]]:
+    """Return the searches of each strategy. Raises UsageError."""
+    cores = {str(suite["core"]) for folder in folders for suite in manifest_of(folder).values()}
+    if len(cores) != 1:
+        raise UsageError(f"these are searches of {', '.join(sorted(cores)) or 'no core'}", fix="name one's")
+    replay = Replay(rates_of(cores.pop(), rates))
+    return {
+        name: [one for folder in own for one in replay.searches(folder)] for name, own in by_strategy(folders).items()
+    }
 
 
-def same_circumstances(folders: Sequence[Path]) -> None:
-    """Raise UsageError where CPU seconds of these records do not compare."""
-    runs = [(folder, run) for folder in folders for suite in manifest_of(folder).values() for run in suite["runs"]]
-    for name in CIRCUMSTANCES:
-        found = {str(run.get(name)): folder for folder, run in runs}
-        if len(found) > 1:
-            told = "; ".join(f"{name} {value} in {folder}" for value, folder in found.items())
-            raise UsageError(f"CPU seconds of different runs do not compare: {told}")
-
-
-def compare(first: Sequence[Path], others: Sequence[Path], means: Sequence[float]) -> tuple[str, list[Compared]]:
+def compare(
+    first: Sequence[Path], others: Sequence[Path], means: Sequence[float], rates: Path
+) -> tuple[str, list[Compared]]:
     """Return the first strategy's name, and how it does against each other one at each mean CPU. Raises UsageError."""
-    same_circumstances([*first, *others])
-    own = searches_of(first)
+    own = searches_of(first, rates)
     if len(own) != 1:
         raise UsageError(f"--first is one strategy, not {', '.join(sorted(own))}")
     ((name, ours),) = own.items()
+    others_too = searches_of(others, rates)
     try:
-        return name, [(other, match(ours, theirs, s)) for other, theirs in searches_of(others).items() for s in means]
+        return name, [(other, match(ours, theirs, s)) for other, theirs in others_too.items() for s in means]
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -94,9 +91,10 @@ def main() -> None:
     parser.add_argument("--first", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--others", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--cpu", type=float, nargs="+", default=[math.inf], metavar="S", help="mean CPU seconds a task")
+    parser.add_argument("--rates", type=Path, default=RATES, help="what tokens cost (benchmarks/rates.py)")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     options = parser.parse_args()
-    name, found = compare(options.first, options.others, options.cpu)
+    name, found = compare(options.first, options.others, options.cpu, options.rates)
     if options.write:
         put(shown(name, found), options.write, BEGIN, END)
     print(shown(name, found))

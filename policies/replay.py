@@ -7,16 +7,28 @@ since a token costs the more the fewer branches share a batch, and records may c
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from pydantic import Field
 
-from ponder.bench.records.offline import INDEPENDENT, Row, as_shipped, head_of, heads_of, made_of_each, rebuilt
+from ponder.bench.records.offline import (
+    INDEPENDENT,
+    Cost,
+    Row,
+    Search,
+    as_shipped,
+    head_of,
+    heads_of,
+    made_of_each,
+    rebuilt,
+)
 from ponder.bench.records.recording import strategy_of
 from ponder.errors import UsageError
 from ponder.judges.calibration import UNCALIBRATED, Calibration
@@ -157,13 +169,24 @@ class Replay:
 
         return made_of_each(folder, trace)
 
+    def searches(self, folder: Path) -> list[Search]:
+        """Return the searches of a packed folder as they are, but for what they cost: that is worked out from tokens.
+
+        Raises: as `traces`.
+        """
+        def search(about: Row, nodes: Sequence[Row], settings: Row) -> Search:
+            independent = strategy_of(settings) == INDEPENDENT
+            return _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent).search()
+
+        return made_of_each(folder, search)
+
 
 class _Past:
     """One recorded search, and how it stood earlier."""
 
     def __init__(self, about: Row, rows: Sequence[Row], replay: Replay, *, samples: int, independent: bool) -> None:
-        search = as_shipped(rebuilt(about, rows, independent=independent))
-        self._candidates = {one.node: one for sample in search.samples for one in sample}
+        self._search = as_shipped(rebuilt(about, rows, independent=independent))
+        self._candidates = {one.node: one for sample in self._search.samples for one in sample}
         self._rows = {int(row["node"]): row for row in rows if row["kind"] != "check"}
         self._replay, self._samples = replay, samples
         visible = int(about["visible"])
@@ -176,6 +199,16 @@ class _Past:
         self._batch = {node: batch for batch in batches.values() for node in batch}
         """The steps that are computed together with each, were they all."""
         self._most = replay.step if independent else samples
+
+    def search(self) -> Search:
+        """Return it whole, its steps priced as if they had come one after the other."""
+        each = (
+            float(row["tool_cpu_s"])
+            + self._core_s(node, int(row["tokens_in"]) - int(row["tokens_cached"]), int(row["tokens_out"]))
+            for node, row in sorted(self._rows.items())
+        )
+        spent = dict(zip(sorted(self._rows), accumulate(each), strict=True))
+        return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=max(spent.values(), default=0.0)))
 
     def by_decisions(self, taken: int) -> Iterator[Prefix]:
         """Yield a tree as it stood at each decision."""
@@ -215,18 +248,23 @@ class _Past:
         cpu: dict[str, float] = defaultdict(float)
         tokens = 0
         for node in asked:
-            row, batch, rates = self._rows[node], self._batch[node], self._replay.rates
+            row = self._rows[node]
             read, wrote = int(row["tokens_in"]) - int(row["tokens_cached"]), int(row["tokens_out"])
-            if node not in settled:
-                done = (int(self._rows[one]["tokens_out"]) for one in batch if one in settled)
-                wrote = min(wrote, max(done, default=0))
-            else:
+            if node in settled:
                 cpu["browser" if row["act"] == "browse" else "python"] += float(row["tool_cpu_s"])
-            width = min(len(batch), self._most)
-            cpu["core"] += read * rates.prompt_token_s + wrote * rates.token(width)
+            else:
+                done = (int(self._rows[one]["tokens_out"]) for one in self._batch[node] if one in settled)
+                wrote = min(wrote, max(done, default=0))
+            cpu["core"] += self._core_s(node, read, wrote)
             tokens += read + wrote
         prices = self._replay.prices or {}
         return {tool: own * prices.get(tool, 1.0) for tool, own in cpu.items()}, sum(cpu.values()), tokens
+
+
+    def _core_s(self, node: int, read: int, wrote: int) -> float:
+        """Return the CPU seconds of so many tokens of a step, at the width of its batch."""
+        rates, width = self._replay.rates, min(len(self._batch[node]), self._most)
+        return read * rates.prompt_token_s + wrote * rates.token(width)
 
 
 def _settled_after(row: Row) -> int:

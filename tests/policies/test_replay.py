@@ -42,6 +42,16 @@ def test_samples_grow_a_step_at_a_time_and_end_as_recorded(found: list[Trace]) -
         assert trace.full.right == (best is not None and search.right[best.node])
 
 
+def test_whole_searches_cost_what_their_tokens_do(found: list[Trace]) -> None:
+    priced = {(search.suite, search.task): search for search in Replay(RATES, step=4).searches(SAMPLE)}
+    for trace in found:
+        search = priced[trace.suite, trace.task]
+        assert search.cost.total_s == pytest.approx(trace.full.cpu_s)
+        spent = [search.spent[one.node] for one in search.first(16)]
+        assert spent == sorted(spent)
+        assert spent[-1] <= search.cost.total_s
+
+
 def test_a_smaller_step_costs_more_a_token(found: list[Trace]) -> None:
     one_by_one = Replay(RATES, step=1).traces(SAMPLE)
     assert [trace.task for trace in one_by_one] == [trace.task for trace in found]
