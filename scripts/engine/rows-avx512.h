@@ -1,24 +1,18 @@
 #pragma once
 
-// Matrix products of repacked K-quants with AVX-512 VNNI, for any number of rows of activations.
-//
-// Eight interleaved columns of weights are unpacked once for each block of 256, into the first-level cache, and
-// multiplied with all rows: so that weights are read from memory once, however many rows there are. Each 64-byte vector
-// holds eight weights of each of the eight columns, and meets eight activations that are broadcast: no shuffles.
+// See rows.h. A vector holds eight weights of each of the eight columns.
 
-#include "ggml-common.h"
-#include "repack.h"
+#include "rows.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
-    defined(__AVX512VNNI__) && defined(__F16C__)
-#define GGML_ROWS_VNNI 1
+namespace ggml::cpu::rows {
 
-#include <immintrin.h>
+static inline __m512i load(const uint8_t * at) {
+    return _mm512_load_si512(at);
+}
 
-#include <cstdint>
-#include <cstring>
-
-namespace ggml::cpu::rows_vnni {
+static inline void store(uint8_t * at, __m512i vector) {
+    _mm512_store_si512(at, vector);
+}
 
 // lanes 2c and 2c + 1 of a vector belong to column c
 static inline __m512 for_pairs(const ggml_half * d) {
@@ -74,6 +68,17 @@ static inline __m512i first_and(int one, int other) {
 // the weights' offset away in halves. Vectors of weights are numbered in the order in which they are used.
 struct q4_K {
     using block = block_q4_Kx8;
+    using vector = __m512i;
+
+    static constexpr int VECTORS = 32, SUMS = 32;
+
+    static inline void finish(const float * sums, float * s) {
+        const __m512i even  = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
+        const __m512  pairs = _mm512_loadu_ps(sums), halves = _mm512_loadu_ps(sums + 16);
+        const __m512  both  = _mm512_permutexvar_ps(even, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1)));
+        const __m256  less  = _mm256_add_ps(_mm512_castps512_ps256(halves), _mm512_extractf32x8_ps(halves, 1));
+        _mm256_storeu_ps(s, _mm256_sub_ps(_mm512_castps512_ps256(both), less));
+    }
 
     __m512i scales[8];
     __m512i mins[2];                // pairs of 32s: (0, 4 | 1, 5), (2, 6 | 3, 7)
@@ -154,6 +159,13 @@ struct q4_K {
 
 struct q6_K {
     using block = block_q6_Kx8;
+    using vector = __m512i;
+
+    static constexpr int VECTORS = 32, SUMS = 32;
+
+    static inline void finish(const float * sums, float * s) {
+        q4_K::finish(sums, s);
+    }
 
     __m512  scales[16];             // of 16s
     __m512i offsets[4];             // scales as pairs of 16s: (0, 8 | 2, 10), (4, 12 | 6, 14), (1, 9 | 3, 11), (5, 13 | 7, 15)
@@ -229,72 +241,4 @@ struct q6_K {
     }
 };
 
-template <int M, typename W, typename Get>
-static inline void few(const W & w, const Get & get, const char * vy, size_t row_size, int64_t b, float * sums) {
-    const block_q8_K * a[M];
-    for (int m = 0; m < M; m++) {
-        a[m] = (const block_q8_K *) (vy + m * row_size) + b;
-    }
-    w.template multiply<M>(get, a, sums);
-}
-
-template <typename W, typename Get>
-static inline void up_to_four(int64_t rows, const W & w, const Get & get, const char * vy, size_t row_size, int64_t b, float * sums) {
-    switch (rows) {
-        case 1:  few<1>(w, get, vy, row_size, b, sums); break;
-        case 2:  few<2>(w, get, vy, row_size, b, sums); break;
-        case 3:  few<3>(w, get, vy, row_size, b, sums); break;
-        default: few<4>(w, get, vy, row_size, b, sums); break;
-    }
-}
-
-// n: length of a row. s, stride: results, a row of activations after the other. vx: repacked weights. vy, row_size: rows
-// of block_q8_K. nr: rows, nc: columns of weights, a multiple of eight.
-template <typename W>
-static void multiply_some(int64_t n, float * s, size_t stride, const void * vx, const char * vy, size_t row_size, int64_t nr, int64_t nc) {
-    const int64_t nb = n / QK_K;
-    alignas(64) float sums[32 * 32];
-    W w;
-    alignas(64) uint8_t q[32][64];
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
-    for (int64_t x = 0; x < nc / 8; x++) {
-        const typename W::block * column = (const typename W::block *) vx + x * nb;
-        memset(sums, 0, 32 * nr * sizeof(float));
-        for (int64_t b = 0; b < nb; b++) {
-            const typename W::block & block = column[b];
-            for (size_t at = 0; at < sizeof(block); at += 64) {
-                _mm_prefetch((const char *) (&block + 2) + at, _MM_HINT_T0);  // nothing happens past the end
-            }
-            w.unpack(block);
-            if (nr <= 4) {
-                up_to_four(nr, w, [&](int i) { return W::weights(block, i); }, vy, row_size, b, sums);
-                continue;
-            }
-#pragma GCC unroll 32
-            for (int i = 0; i < 32; i++) {
-                _mm512_store_si512(q[i], W::weights(block, i));
-            }
-            for (int64_t y = 0; y < nr; y += 4) {
-                up_to_four(nr - y, w, [&](int i) { return _mm512_load_si512(q[i]); }, vy + y * row_size, row_size, b, sums + 32 * y);
-            }
-        }
-        for (int64_t y = 0; y < nr; y++) {
-            const __m512 pairs = _mm512_loadu_ps(sums + 32 * y), halves = _mm512_loadu_ps(sums + 32 * y + 16);
-            const __m512 both  = _mm512_permutexvar_ps(even, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1)));
-            const __m256 less  = _mm256_add_ps(_mm512_castps512_ps256(halves), _mm512_extractf32x8_ps(halves, 1));
-            _mm256_storeu_ps(s + y * stride + 8 * x, _mm256_sub_ps(_mm512_castps512_ps256(both), less));
-        }
-    }
-}
-
-// Not more rows at once than the second-level cache holds.
-template <typename W>
-static void multiply(int64_t n, float * s, size_t stride, const void * vx, const char * vy, size_t row_size, int64_t nr, int64_t nc) {
-    for (int64_t y = 0; y < nr; y += 32) {
-        multiply_some<W>(n, s + y * stride, stride, vx, vy + y * row_size, row_size, nr - y < 32 ? nr - y : 32, nc);
-    }
-}
-
-}  // namespace ggml::cpu::rows_vnni
-
-#endif
+}  // namespace ggml::cpu::rows
