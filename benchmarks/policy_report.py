@@ -1,4 +1,5 @@
-"""The stop policy's figures from recorded searches: frontier, transfer between suites, risks, prices, its own cost.
+"""The stop policy's figures from recorded searches: frontier, transfer between suites, risks, prices, its own cost; and
+tasks without checks, each by a policy that was trained without it.
 
     python benchmarks/policy_report.py --train FOLDER... --held-out FOLDER... --weights FILE [--write docs/stop.md]
 
@@ -15,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +26,20 @@ from judge_tables import points, share, table
 from pages import exit_status, put
 
 from ponder.bench.records.curves import draw_frontier
+from ponder.bench.records.offline import INDEPENDENT
 from ponder.bench.records.recording import by_strategy
 from ponder.judges.calibration import load as load_calibration
-from ponder.policies.learned import VALUE, LearnedStop, Weights, read
-from ponder.policies.replay import RATES, Replay, Trace, rates_of, replayed
-from ponder.policies.replay_frontier import Evaluation, Row, evaluate, outcomes, row
-from ponder.policies.train import train
+from ponder.policies.full_depth import FullDepth
+from ponder.policies.learned import VALUE, LearnedStop, Weights, kind_of, read
+from ponder.policies.replay import RATES, Replay, Stopped, Trace, rates_of, replayed
+from ponder.policies.replay_frontier import Evaluation, Outcome, Row, evaluate, outcomes, row
+from ponder.policies.train import FOLDS, part_of, train, worth
 from ponder.records import Record
 from ponder.stats import Interval
 
 BEGIN, END = "<!-- tables of benchmarks/policy_report.py -->", "<!-- end of the tables -->"
+CROSSED = {"open_ended"}
+"""Suites of which all tasks are for training, and none is held out."""
 DEAR = 10.0
 """So many times the price."""
 
@@ -46,6 +52,16 @@ class Moved(Record):
     trained_on_all: Row
     outside: float
     """The share of its decisions in which something lay outside of what training saw."""
+
+
+class Crossed(Record):
+    """A policy on a suite that there are training tasks of only: each task by one that was trained without it."""
+
+    suite: str
+    full: Row
+    learned: Row
+    reasons: Mapping[str, int]
+    """How often it stopped for which reason; `exhausted`: it never did."""
 
 
 class Priced(Record):
@@ -75,6 +91,42 @@ def moved(trained: Sequence[Trace], held: Sequence[Trace], weights: Weights, val
             outside=outside / max(1, len(decisions)),
         ))  # fmt: skip
     return found
+
+
+def crossed(trained: Sequence[Trace], own: Sequence[Trace], weights: Weights, value: float) -> Crossed:
+    """Return what a policy makes of training tasks that was trained without them, in five folds.
+
+    Args:
+        trained: all training searches.
+        own: those of one suite, to be measured on.
+    """
+    stopped: dict[str, Stopped] = {}
+    for fold in range(FOLDS):
+        policy = LearnedStop(train([one for one in trained if _fold(one) != fold], core=weights.core,
+                                   records=weights.records), value=value)  # fmt: skip
+        stopped |= {one.task: replayed(one, policy) for one in own if _fold(one) == fold}
+    full = outcomes(own, None)
+    made = [Outcome(right=worth(at.at, kind_of(one.full.features)), cost=at.at.cost)
+            for one in own for at in (stopped[one.task],)]  # fmt: skip
+    reasons = Counter(str(at.decision.reason) if at.decision else "exhausted" for at in stopped.values())
+    return Crossed(
+        suite=own[0].suite, full=row(full, full, policy=FullDepth.name), reasons=reasons,
+        learned=row(made, full, policy=LearnedStop.name, value=value),
+    )  # fmt: skip
+
+
+def one_sample(replay: Replay, folders: Sequence[Path], suite: str) -> Row | None:
+    """Return what one sample is worth, of records of independent ones; None: there are none."""
+    alone = [one for folder in folders for one in replace(replay, step=1).traces(folder) if one.suite == suite]
+    if not alone:
+        return None
+    stopped = [(one.prefixes[0], kind_of(one.full.features)) for one in alone]
+    first = [Outcome(right=worth(at, kind), cost=at.cost) for at, kind in stopped]
+    return row(first, outcomes(alone, None), policy="one sample")
+
+
+def _fold(trace: Trace) -> int:
+    return int(part_of(f"fold {trace.task}") * FOLDS)
 
 
 def priced(replay: Replay, folders: Sequence[Path], weights: Weights, value: float) -> list[Priced]:
@@ -136,6 +188,19 @@ def moved_table(found: Sequence[Moved]) -> str:
     return table(head, rows)
 
 
+def crossed_table(strategy: str, found: Crossed, alone: Row | None) -> str:
+    """Return a suite's cross-fitted figures."""
+    head = ["search", "tasks", "score", "cost a task", "less than full depth", "score less full depth's"]
+    rows = [
+        [one.policy, str(one.tasks), share(one.accuracy), _number(one.cost), share(one.saved), points(one.difference)]
+        for one in (found.full, found.learned, alone)
+        if one is not None
+    ]
+    why = ", ".join(f"{reason} {count}" for reason, count in sorted(found.reasons.items()))
+    title = f"### {found.suite}, {strategy}: each task by a policy that was trained without it"
+    return "\n\n".join([title, table(head, rows), f"Stops: {why}."])
+
+
 def _number(interval: Interval) -> str:
     return f"{interval.value:.1f} ({interval.low:.1f} to {interval.high:.1f})"
 
@@ -146,6 +211,7 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     replay = Replay(rates_of(weights.core, options.rates), load_calibration().of(weights.core))
     trained = [trace for folder in options.train for trace in replay.traces(folder)]
     parts, figures = [], dict[str, Any]()
+    measured = {trace.suite for folder in options.held_out for trace in replay.traces(folder)}
     for strategy, folders in sorted(by_strategy(options.held_out).items()):
         found = evaluate(weights, replay, folders, value=options.value)
         held = [trace for folder in folders for trace in replay.traces(folder)]
@@ -166,6 +232,13 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             "tasks": found.tasks, "decision_ms": own_ms, "transfer": [one.model_dump(mode="json") for one in away],
             "prices": [one.model_dump(mode="json") for one in prices],
         }  # fmt: skip
+    alone = by_strategy(options.train).get(INDEPENDENT, [])
+    for strategy, folders in sorted(by_strategy(options.train).items()):
+        here = [trace for folder in folders for trace in replay.traces(folder) if trace.suite not in measured]
+        for suite in sorted({trace.suite for trace in here} & CROSSED):
+            own = crossed(trained, [trace for trace in here if trace.suite == suite], weights, options.value)
+            parts.append(crossed_table(strategy, own, one_sample(replay, alone, suite)))
+            figures[f"{suite}, {strategy}"] = own.model_dump(mode="json")
     return "\n\n".join(parts), figures
 
 

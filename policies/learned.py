@@ -137,11 +137,14 @@ class Weights(Record):
     core: str
     records: tuple[str, ...]
     models: tuple[Model, ...]
+    """Fitted on all tasks: what a value is weighed by."""
+    careful: tuple[Model, ...] = ()
+    """Fitted on those tasks only that no certificate rests on: what a risk is judged by."""
     certificates: tuple[Certificate, ...] = ()
 
-    def of(self, kind: Kind) -> Model | None:
+    def of(self, kind: Kind, *, careful: bool = False) -> Model | None:
         """Return the model for a kind of search."""
-        return next((model for model in self.models if model.kind == kind), None)
+        return next((model for model in (self.careful if careful else self.models) if model.kind == kind), None)
 
     def certified(self, risk: float) -> Certificate:
         """Return the certificate that holds for a risk: that of the largest risk which is no larger.
@@ -189,7 +192,7 @@ class LearnedStop:
     def decide(self, features: Features) -> Decision:
         """See `StopPolicy.decide`."""
         kind = kind_of(features)
-        model = self.weights.of(kind)
+        model = self.weights.of(kind, careful=self.certificate is not None)
         if model is None:
             return Decision(stop=False, confidence=features.confidence, why=f"nothing was learned about {kind}")
         values = inputs(features)

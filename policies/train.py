@@ -1,7 +1,8 @@
 """Training of the stop policy on recorded searches, and the calibration of its risk.
 
-Tasks are parted by a hash of their names: three fifths fit the models, the rest only set the thresholds of risks, so
-that a certificate rests on tasks which the models have never seen.
+What a value is weighed by is fitted on all tasks. What a risk is judged by is not: tasks are parted by a hash of their
+names, three fifths fit those models, and the rest only set the thresholds of risks, so that a certificate rests on
+tasks which its models have never seen.
 """
 
 from __future__ import annotations
@@ -78,20 +79,22 @@ def part_of(task: str) -> float:
     return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "big") / 2**64
 
 
-def train(traces: Sequence[Trace], *, core: str, records: Sequence[str], share: float = FIT_SHARE) -> Weights:
-    """Return a policy: models fitted on a share of the tasks, thresholds set on the others.
+def train(traces: Sequence[Trace], *, core: str, records: Sequence[str]) -> Weights:
+    """Return a policy: models fitted on all tasks, others on a share of them, and thresholds set on the rest.
 
     Raises:
         UsageError: there are too few searches for any model.
         ImportError: scikit-learn or scipy is not installed.
     """
-    fitted = [trace for trace in traces if part_of(_name(trace)) < share]
-    rest = [trace for trace in traces if part_of(_name(trace)) >= share]
-    models = fit(fitted)
+    fitted = [trace for trace in traces if part_of(_name(trace)) < FIT_SHARE]
+    rest = [trace for trace in traces if part_of(_name(trace)) >= FIT_SHARE]
+    models = fit(traces)
     if not models:
         raise UsageError(f"{len(traces)} recorded searches are too few to train on: each kind takes {FEWEST} snapshots")
     version = int(Features.model_fields["version"].default)
-    weights = Weights(features=version, core=core, records=tuple(records), models=tuple(models))
+    weights = Weights(
+        features=version, core=core, records=tuple(records), models=tuple(models), careful=tuple(fit(fitted)),
+    )  # fmt: skip
     return weights.model_copy(update={"certificates": tuple(certificates(weights, rest))})
 
 
@@ -184,7 +187,7 @@ def lost_when_stopped(weights: Weights, trace: Trace) -> Course:
     """
     found = []
     for prefix in trace.prefixes[:-1]:
-        model, values = weights.of(kind_of(prefix.features)), inputs(prefix.features)
+        model, values = weights.of(kind_of(prefix.features), careful=True), inputs(prefix.features)
         if model is not None and not model.outside(values):
             found.append((model.chances(values)["lost"], prefix.right < trace.full.right))
     return found

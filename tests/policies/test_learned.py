@@ -24,7 +24,7 @@ MODEL = Model(
 )  # fmt: skip
 CERTIFIED = Certificate(risk=0.05, threshold=0.06, tasks=80, losses=0)
 WEIGHTS = Weights(
-    features=3, core="c", records=("r",), models=(MODEL,),
+    features=3, core="c", records=("r",), models=(MODEL,), careful=(MODEL,),
     certificates=(CERTIFIED, Certificate(risk=0.02, threshold=None, tasks=80, losses=0)),
 )  # fmt: skip
 
