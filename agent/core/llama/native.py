@@ -18,7 +18,7 @@ from ponder.records import Record
 
 BUILD = "make engine-native"
 PROGRAM, RECORD = "llama-server", "llama-server.json"
-_WITH_AVX2 = "one built here is about as fast: this CPU can do no more than the wheel was built for"
+_WITH_AVX2 = "one built here has matrix products of its own, 1.2 to 1.9 times as fast with several branches"
 CHOICES = ("auto", "native", "wheel")
 
 
@@ -97,7 +97,7 @@ def expected_gain(cpu: Cpu | None = None) -> str:
     """Say what a native engine would bring on this CPU, from what was measured (docs/engine.md)."""
     features = (cpu or this_cpu()).features
     if {"avx512f", "avx512_vnni"} <= set(features):
-        return "one built here writes with sixteen branches about 2.3 times as fast (1.5B; 1.2 times: 0.5B)"
+        return "one built here writes with several branches more than twice as fast (1.5B; 1.2 times: 0.5B)"
     if "avx2" in features:
         return _WITH_AVX2
     return "one built here may be faster: not measured on such a CPU"
