@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
@@ -11,6 +10,8 @@ from statistics import NormalDist
 from ponder.records import Record
 
 _STEPS = 400
+_AT_ONCE = 1_000_000
+"""Numbers that a bootstrap draws at once."""
 
 
 @lru_cache(maxsize=4096)  # a replay of many searches asks for the same votes again and again
@@ -81,8 +82,12 @@ def paired_bootstrap(
     """
     if not differences:
         raise ValueError("there is nothing to compare")
-    draw, n = random.Random(seed), len(differences)
-    means = sorted(sum(draw.choices(differences, k=n)) / n for _ in range(draws))
-    tail = (1 - level) / 2
-    low, high = means[int(tail * draws)], means[math.ceil((1 - tail) * draws) - 1]
-    return Interval(value=sum(differences) / n, low=low, high=high)
+    import numpy as np
+
+    draw, n, each = np.random.default_rng(seed), len(differences), np.asarray(differences, dtype=float)
+    some = max(1, min(draws, _AT_ONCE // n))
+    means = np.concatenate([
+        each[draw.integers(n, size=(min(some, draws - done), n))].mean(axis=1) for done in range(0, draws, some)
+    ])  # fmt: skip
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value=math.fsum(differences) / n, low=float(low), high=float(high))
