@@ -1,5 +1,6 @@
-// Products of rows.h against those of dequantised weights, for all numbers of rows that differ in the code; and
-// against llama.cpp's own kernels, how fast. Ends with 1 where a figure is off. Says nothing on a CPU that has none.
+// Products of rows.h against those of dequantised weights, for all numbers of rows that differ in the code; and against
+// llama.cpp's own (repacked where it has such, else dot products), how fast. Ends with 1 where a figure is off. Does
+// nothing on a CPU that has none.
 
 #include "repack.cpp"
 #include "quants.h"
@@ -13,7 +14,9 @@
 
 #if defined(GGML_ROWS)
 
-static const int ROWS = 37;
+using namespace ggml::cpu;
+
+static const int ROWS = 37, COLUMNS = 4096;
 static const double CLOSE = 1e-5;  // of the largest result
 
 static double cpu_ms() {
@@ -30,87 +33,99 @@ static double fastest(const std::function<void()> & run) {
     return best;
 }
 
-template <typename W, typename Block>
-static bool check(ggml_type type, int n, int nc, typename W::block (*interleave)(Block *, unsigned int)) {
-    std::mt19937 draw(1);
+static double at(const block_q8_K * a, int k) {
+    return (double) a[k / QK_K].d * a[k / QK_K].qs[k % QK_K];
+}
+
+#if defined(GGML_ROWS_32)
+static double at(const rows::q8_32x4 * a, int k) {
+    return (double) ggml_fp16_to_fp32(a[k / 128].d[k % 128 / 32]) * a[k / 128].qs[k % 128];
+}
+#endif
+
+static std::vector<float> drawn(size_t n) {
+    static std::mt19937 draw(1);
     std::normal_distribution<float> normal;
-    const int    nb       = n / QK_K;
-    const size_t row_size = ggml_row_size(type, n), a_size = ggml_row_size(GGML_TYPE_Q8_K, n);
+    std::vector<float> found(n);
+    for (float & one : found) {
+        one = normal(draw);
+    }
+    return found;
+}
 
-    std::vector<float> weights((size_t) n * nc), activations((size_t) n * ROWS), got((size_t) nc * ROWS);
-    for (float & one : weights) {
-        one = normal(draw);
-    }
-    for (float & one : activations) {
-        one = normal(draw);
-    }
-    std::vector<char> quantised(row_size * nc), rows(a_size * ROWS);
-    ggml_quantize_chunk(type, weights.data(), quantised.data(), 0, nc, n, nullptr);
-    for (int m = 0; m < ROWS; m++) {
-        ggml_get_type_traits_cpu(GGML_TYPE_Q8_K)->from_float(activations.data() + (size_t) m * n, rows.data() + a_size * m, n);
-    }
-    std::vector<char> own_rows(rows.size());
-    ggml::cpu::rows::quantize(activations.data(), (block_q8_K *) own_rows.data(), (int64_t) n * ROWS);
-    bool good = own_rows == rows;
-    if (!good) {
-        printf("%s: rows of %d are quantised in another way\n", ggml_type_name(type), n);
-    }
-    for (int c = 0; c < nc; c++) {
-        ggml_get_type_traits(type)->to_float(quantised.data() + row_size * c, weights.data() + (size_t) c * n, n);
-    }
-    std::vector<typename W::block> repacked((size_t) nb * nc / 8);
-    for (size_t i = 0; i < repacked.size(); i++) {
-        Block eight[8];
-        for (int j = 0; j < 8; j++) {
-            eight[j] = ((const Block *) (quantised.data() + row_size * (i / nb * 8 + j)))[i % nb];
+template <typename Block> static bool check(ggml_type type, int n) {
+    using W = repack::by_rows<Block>;
+    using A = typename W::activations;
+    const size_t row_size = ggml_row_size(type, n), a_size = n / W::K * sizeof(A);
+
+    std::vector<float> weights = drawn((size_t) n * COLUMNS), activations = drawn((size_t) n * ROWS), got((size_t) COLUMNS * ROWS);
+    std::vector<char> plain(row_size * COLUMNS), repacked(plain.size()), own(a_size * ROWS);
+    ggml_quantize_chunk(type, weights.data(), plain.data(), 0, COLUMNS, n, nullptr);
+    ggml_get_type_traits(type)->to_float(plain.data(), weights.data(), (int64_t) n * COLUMNS);
+
+    ggml_context * context = ggml_init({ ggml_tensor_overhead() * 2, nullptr, true });
+    ggml_tensor * tensor = ggml_new_tensor_2d(context, type, n, COLUMNS);
+    tensor->data = repacked.data();
+    repack::repack<Block, 8, 8>(tensor, plain.data(), plain.size());
+    ggml_free(context);
+    rows::quantize(activations.data(), (A *) own.data(), (int64_t) n * ROWS);
+
+    bool good = true;
+    for (size_t i = 0; i < activations.size(); i++) {
+        const float wanted = activations[i];
+        if (!(std::fabs(at((const A *) own.data(), i) - wanted) <= 0.02 * 5)) {  // half a step of 127, of at most some 5
+            printf("%s: %g is quantised as %g\n", ggml_type_name(type), wanted, at((const A *) own.data(), i));
+            good = false;
+            break;
         }
-        repacked[i] = interleave(eight, 8);
     }
-
     for (const int nr : { 1, 2, 3, 4, 5, 32, ROWS }) {
         std::fill(got.begin(), got.end(), NAN);
-        ggml::cpu::rows::multiply<W>(n, got.data(), nc, repacked.data(), rows.data(), a_size, nr, nc);
+        rows::multiply<W>(n, got.data(), COLUMNS, repacked.data(), own.data(), a_size, nr, COLUMNS);
         double worst = 0, largest = 0;
         for (int m = 0; m < nr; m++) {
-            const block_q8_K * a = (const block_q8_K *) (rows.data() + a_size * m);
-            for (int c = 0; c < nc; c += 13) {
+            for (int c = 0; c < COLUMNS; c += 13) {
                 double wanted = 0;
                 for (int k = 0; k < n; k++) {
-                    wanted += (double) a[k / QK_K].d * a[k / QK_K].qs[k % QK_K] * weights[(size_t) c * n + k];
+                    wanted += at((const A *) (own.data() + a_size * m), k) * weights[(size_t) c * n + k];
                 }
-                const double off = std::fabs(wanted - got[(size_t) m * nc + c]);
+                const double off = std::fabs(wanted - got[(size_t) m * COLUMNS + c]);
                 worst   = off <= worst ? worst : off;  // NAN stays
                 largest = std::max(largest, std::fabs(wanted));
             }
         }
-        good = good && worst <= CLOSE * largest;
         if (!(worst <= CLOSE * largest)) {
             printf("%s, %d rows of %d: off by %g, results up to %g\n", ggml_type_name(type), nr, n, worst, largest);
+            good = false;
         }
     }
 
+    const ggml_type_traits_cpu * theirs = ggml_get_type_traits_cpu(type);
+    const size_t b_size = ggml_row_size(theirs->vec_dot_type, n);
+    std::vector<char> b(b_size * ROWS);
+    ggml_get_type_traits_cpu(theirs->vec_dot_type)->from_float(activations.data(), b.data(), (int64_t) n * ROWS);
     printf("%s:", ggml_type_name(type));
     for (const int nr : { 1, 2, 4, 16 }) {
-        const double own = fastest([&] {
-            ggml::cpu::rows::multiply<W>(n, got.data(), nc, repacked.data(), rows.data(), a_size, nr, nc);
+        const double ours = fastest([&] {
+            rows::multiply<W>(n, got.data(), COLUMNS, repacked.data(), own.data(), a_size, nr, COLUMNS);
         });
-        const double theirs = fastest([&] {
-            if constexpr (sizeof(Block) == sizeof(block_q4_K)) {
+        const double stock = fastest([&] {
+            if (type == GGML_TYPE_Q4_K) {
                 if (nr >= 4) {
-                    ggml_gemm_q4_K_8x8_q8_K(n, got.data(), nc, repacked.data(), rows.data(), nr, nc);
+                    ggml_gemm_q4_K_8x8_q8_K(n, got.data(), COLUMNS, repacked.data(), b.data(), nr, COLUMNS);
                 }
                 for (int m = nr & ~3; m < nr; m++) {
-                    ggml_gemv_q4_K_8x8_q8_K(n, got.data(), nc, repacked.data(), rows.data() + a_size * m, 1, nc);
+                    ggml_gemv_q4_K_8x8_q8_K(n, got.data(), COLUMNS, repacked.data(), b.data() + b_size * m, 1, COLUMNS);
                 }
-            } else {
-                for (int c = 0; c < nc; c++) {
-                    for (int m = 0; m < nr; m++) {
-                        ggml_vec_dot_q6_K_q8_K(n, got.data(), 0, quantised.data() + row_size * c, 0, rows.data() + a_size * m, 0, 1);
-                    }
+                return;
+            }
+            for (int c = 0; c < COLUMNS; c++) {
+                for (int m = 0; m < nr; m++) {
+                    theirs->vec_dot(n, got.data(), 0, plain.data() + row_size * c, 0, b.data() + b_size * m, 0, 1);
                 }
             }
         });
-        printf("%s %d rows %.1f times as fast", nr > 1 ? "," : "", nr, theirs / own);
+        printf("%s %d rows %.1f times as fast", nr > 1 ? "," : "", nr, stock / ours);
     }
     printf("\n");
     return good;
@@ -120,9 +135,15 @@ int main() {
     ggml_cpu_init();
     bool good = true;
     for (const int n : { 256, 1536 }) {
-        good = check<ggml::cpu::rows::q4_K>(GGML_TYPE_Q4_K, n, 4096, make_block_q4_Kx8) && good;
-        good = check<ggml::cpu::rows::q6_K>(GGML_TYPE_Q6_K, n, 4096, make_block_q6_Kx8) && good;
+        good = check<block_q4_K>(GGML_TYPE_Q4_K, n) && good;
+        good = check<block_q6_K>(GGML_TYPE_Q6_K, n) && good;
     }
+#if defined(GGML_ROWS_32)
+    for (const int n : { 128, 896 }) {
+        good = check<block_q5_0>(GGML_TYPE_Q5_0, n) && good;
+        good = check<block_q8_0>(GGML_TYPE_Q8_0, n) && good;
+    }
+#endif
     return good ? 0 : 1;
 }
 

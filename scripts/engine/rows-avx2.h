@@ -86,9 +86,10 @@ static inline __m256i four_times(const uint8_t * bytes, int half) {
 // used: those of the first four columns, then those of the others.
 struct q4_K {
     using block = block_q4_Kx8;
+    using activations = block_q8_K;
     using vector = __m256i;
 
-    static constexpr int VECTORS = 64, SUMS = 8;
+    static constexpr int K = QK_K, VECTORS = 64, SUMS = 8;
 
     static inline void finish(const float * sums, float * s) {
         _mm256_storeu_ps(s, _mm256_load_ps(sums));
@@ -175,9 +176,10 @@ struct q4_K {
 
 struct q6_K {
     using block = block_q6_Kx8;
+    using activations = block_q8_K;
     using vector = __m256i;
 
-    static constexpr int VECTORS = 64, SUMS = 8;
+    static constexpr int K = QK_K, VECTORS = 64, SUMS = 8;
 
     static inline void finish(const float * sums, float * s) {
         q4_K::finish(sums, s);

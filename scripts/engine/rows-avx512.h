@@ -68,9 +68,10 @@ static inline __m512i first_and(int one, int other) {
 // the weights' offset away in halves. Vectors of weights are numbered in the order in which they are used.
 struct q4_K {
     using block = block_q4_Kx8;
+    using activations = block_q8_K;
     using vector = __m512i;
 
-    static constexpr int VECTORS = 32, SUMS = 32;
+    static constexpr int K = QK_K, VECTORS = 32, SUMS = 32;
 
     static inline void finish(const float * sums, float * s) {
         const __m512i even  = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
@@ -159,9 +160,10 @@ struct q4_K {
 
 struct q6_K {
     using block = block_q6_Kx8;
+    using activations = block_q8_K;
     using vector = __m512i;
 
-    static constexpr int VECTORS = 32, SUMS = 32;
+    static constexpr int K = QK_K, VECTORS = 32, SUMS = 32;
 
     static inline void finish(const float * sums, float * s) {
         q4_K::finish(sums, s);
@@ -240,5 +242,163 @@ struct q6_K {
         }
     }
 };
+
+// --- weights in blocks of 32: four of them together ----------------------------------------------------------
+
+// activations, four blocks of 32
+struct q8_32x4 {
+    ggml_half d[4];
+    int16_t   sums[4];
+    int8_t    qs[128];
+};
+
+static_assert(sizeof(q8_32x4) == 4 * sizeof(block_q8_1), "they lie where rows of Q8_1 would");
+
+// as quantize_row_q8_1_ref does, but for the sums, which are those of the quants
+static inline void quantize(const float * x, q8_32x4 * y, int64_t n) {
+    for (int64_t b = 0; b < n / 128; b++) {
+        for (int j = 0; j < 4; j++, x += 32) {
+            const __m512 one = _mm512_loadu_ps(x), two = _mm512_loadu_ps(x + 16);
+            const float  most  = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(one), _mm512_abs_ps(two)));
+            const float  scale = most != 0.0f ? 127.0f / most : 0.0f;
+            const __m512i q1 = _mm512_cvtps_epi32(_mm512_mul_ps(one, _mm512_set1_ps(scale)));
+            const __m512i q2 = _mm512_cvtps_epi32(_mm512_mul_ps(two, _mm512_set1_ps(scale)));
+            _mm_storeu_si128((__m128i *) (y[b].qs + 32 * j), _mm512_cvtsepi32_epi8(q1));
+            _mm_storeu_si128((__m128i *) (y[b].qs + 32 * j + 16), _mm512_cvtsepi32_epi8(q2));
+            y[b].d[j]    = _cvtss_sh(most / 127.0f, 0);
+            y[b].sums[j] = (int16_t) _mm512_reduce_add_epi32(_mm512_add_epi32(q1, q2));
+        }
+    }
+}
+
+// OFFSET: what weights are too large by.
+template <int OFFSET> struct of_32s {
+    using activations = q8_32x4;
+    using vector = __m512i;
+
+    static constexpr int K = 128, VECTORS = 16, SUMS = 16;
+
+    static inline void finish(const float * sums, float * s) {
+        const __m512i even  = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
+        const __m512  pairs = _mm512_loadu_ps(sums);
+        const __m512  both  = _mm512_permutexvar_ps(even, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1)));
+        _mm256_storeu_ps(s, _mm512_castps512_ps256(both));
+    }
+
+    __m512 d[4];
+
+    template <int M, typename Get> inline void multiply(const Get & get, const q8_32x4 * const * a, float * acc) const {
+        __m512  sum[M], da[M];
+        __m512i less[M];
+        for (int m = 0; m < M; m++) {
+            sum[m]  = _mm512_loadu_ps(acc + SUMS * m);
+            da[m]   = _mm512_castps128_ps512(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *) a[m]->d)));
+            less[m] = _mm512_castsi128_si512(_mm_mullo_epi32(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *) a[m]->sums)),
+                                                             _mm_set1_epi32(-OFFSET)));
+        }
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            const __m512i at = _mm512_set1_epi32(j);
+            __m512i t[M];
+            for (int m = 0; m < M; m++) {
+                t[m] = _mm512_maskz_permutexvar_epi32(0x5555, at, less[m]);  // once for the two lanes of a column
+            }
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) {
+                const __m512i w = get(4 * j + k);
+                for (int m = 0; m < M; m++) {
+                    t[m] = _mm512_dpbusd_epi32(t[m], w, eight_of(a[m]->qs + 32 * j + 8 * k));
+                }
+            }
+            for (int m = 0; m < M; m++) {
+                const __m512 scale = _mm512_mul_ps(d[j], _mm512_permutexvar_ps(at, da[m]));
+                sum[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t[m]), scale, sum[m]);
+            }
+        }
+        for (int m = 0; m < M; m++) {
+            _mm512_storeu_ps(acc + SUMS * m, sum[m]);
+        }
+    }
+};
+
+struct block_q5_0x8 {
+    ggml_half d[8];
+    uint64_t  qh[4];       // fifth bits: [8 of 32][column][8]
+    uint8_t   qs[2][64];   // [8 of 16][column][8]: low nibbles are the first half of 32, high ones the other
+};
+
+struct block_q8_0x8 {
+    ggml_half d[8];
+    uint8_t   qs[4][64];   // [8 of 32][column][8], 128 too large
+};
+
+static_assert(sizeof(block_q5_0x8) == 8 * sizeof(block_q5_0) && sizeof(block_q8_0x8) == 8 * sizeof(block_q8_0), "wrong block size");
+
+struct q5_0 : of_32s<16> {
+    using plain = block_q5_0;
+    using one   = block_q5_0x8;
+
+    struct block {
+        one j[4];
+    };
+
+    static inline __m512i weights(const block & w, int i) {
+        const one & own = w.j[i / 4];
+        const __m512i raw  = _mm512_loadu_si512(own.qs[i % 2]);
+        const __m512i four = _mm512_and_si512(i % 4 < 2 ? raw : _mm512_srli_epi16(raw, 4), _mm512_set1_epi8(0x0f));
+        return _mm512_mask_add_epi8(four, own.qh[i % 4], four, _mm512_set1_epi8(0x10));
+    }
+
+    void unpack(const block & w) {
+        for (int j = 0; j < 4; j++) {
+            d[j] = for_pairs(w.j[j].d);
+        }
+    }
+
+    static one interleave(const block_q5_0 * in) {
+        one out = {};
+        for (int c = 0; c < 8; c++) {
+            out.d[c] = in[c].d;
+            memcpy(out.qs[0] + 8 * c, in[c].qs, 8);
+            memcpy(out.qs[1] + 8 * c, in[c].qs + 8, 8);
+            for (int k = 0; k < 4; k++) {
+                out.qh[k] |= (uint64_t) in[c].qh[k] << (8 * c);
+            }
+        }
+        return out;
+    }
+};
+
+struct q8_0 : of_32s<128> {
+    using plain = block_q8_0;
+    using one   = block_q8_0x8;
+
+    struct block {
+        one j[4];
+    };
+
+    static inline __m512i weights(const block & w, int i) {
+        return _mm512_loadu_si512(w.j[i / 4].qs[i % 4]);
+    }
+
+    void unpack(const block & w) {
+        for (int j = 0; j < 4; j++) {
+            d[j] = for_pairs(w.j[j].d);
+        }
+    }
+
+    static one interleave(const block_q8_0 * in) {
+        one out;
+        for (int c = 0; c < 8; c++) {
+            out.d[c] = in[c].d;
+            for (int i = 0; i < 32; i++) {
+                out.qs[i / 8][8 * c + i % 8] = (uint8_t) (in[c].qs[i] ^ 0x80);
+            }
+        }
+        return out;
+    }
+};
+
+#define GGML_ROWS_32 1
 
 }  // namespace ggml::cpu::rows

@@ -1,8 +1,9 @@
 #pragma once
 
-// Matrix products of repacked K-quants (Q4_K, Q6_K) on x86, for any number of rows of activations.
+// Matrix products of repacked weights on x86, for any number of rows of activations: Q4_K and Q6_K with AVX2 or AVX-512
+// VNNI, Q5_0 and Q8_0 with the latter.
 //
-// Eight interleaved columns of weights are unpacked once for each block of 256, into the first-level cache, and
+// Eight interleaved columns of weights are unpacked once for each block, into the first-level cache, and
 // multiplied with all rows: so that weights are read from memory once, however many rows there are. Eight weights of a
 // column lie side by side, and meet eight activations that are broadcast: no shuffles. Up to four rows take the weights
 // as they are unpacked, without the way through the cache.
@@ -30,9 +31,9 @@ static const int MOST = 32;  // rows at once: activations of more would not stay
 
 template <int M, typename W, typename Get>
 static inline void few(const W & w, const Get & get, const char * vy, size_t row_size, int64_t b, float * sums) {
-    const block_q8_K * a[M];
+    const typename W::activations * a[M];
     for (int m = 0; m < M; m++) {
-        a[m] = (const block_q8_K *) (vy + m * row_size) + b;
+        a[m] = (const typename W::activations *) (vy + m * row_size) + b;
     }
     w.template multiply<M>(get, a, sums);
 }
@@ -49,7 +50,7 @@ static inline void up_to_four(int64_t rows, const W & w, const Get & get, const 
 
 template <typename W>
 static void multiply_some(int64_t n, float * s, size_t stride, const void * vx, const char * vy, size_t row_size, int64_t nr, int64_t nc) {
-    const int64_t nb = n / QK_K;
+    const int64_t nb = n / W::K;
     W w;
     alignas(64) uint8_t q[W::VECTORS][sizeof(typename W::vector)];
     alignas(64) float sums[MOST][W::SUMS];
@@ -81,7 +82,7 @@ static void multiply_some(int64_t n, float * s, size_t stride, const void * vx, 
 }
 
 // n: length of a row. s, stride: results, a row of activations after the other. vx: repacked weights. vy, row_size: rows
-// of block_q8_K. nr: rows, nc: columns of weights, a multiple of eight.
+// as `quantize` makes them. nr: rows, nc: columns of weights, a multiple of eight.
 template <typename W>
 static void multiply(int64_t n, float * s, size_t stride, const void * vx, const char * vy, size_t row_size, int64_t nr, int64_t nc) {
     for (int64_t y = 0; y < nr; y += MOST) {
