@@ -3,10 +3,11 @@
     python benchmarks/engine_speed.py --rounds 2 --write docs/engine.md
     python benchmarks/engine_speed.py --models qwen2.5-coder-0.5b --ways wheel native --rounds 1
 
-A way is an engine (`native`, `wheel`), with `-plain` after it when weights are used as they are in the file. Within a
-round the ways take turns on each model, so that ratios are of one run. A measured cell (model, way, round) is a line
-of `--rows`, written at once: a run that was stopped goes on from there. In each cell the engine is started afresh,
-then for each width: one prompt of some 400 tokens that it has not seen, and so many branches from it.
+A way is an engine (`native`, `wheel`), with `-plain` after it when weights are used as they are in the file, and
+`-stock` when llama.cpp's own matrix products are (docs/engine.md). Within a round the ways take turns on each model, so
+that ratios are of one run. A measured cell (model, way, round) is a line of `--rows`, written at once: a run that was
+stopped goes on from there. In each cell the engine is started afresh, then for each width: one prompt of some 400
+tokens that it has not seen, and so many branches from it.
 
 `--busy` measures four branches instead, with and without another process that keeps one CPU busy.
 
@@ -19,6 +20,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -41,8 +43,10 @@ from ponder.records import Message, Prompt, Record, SamplingParams
 from ponder.sandboxes.groups import group_factory
 
 MODELS = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
-WAYS = ("wheel", "native", "wheel-plain", "native-plain")
-WIDTHS = (1, 4, 16)
+WAYS = ("wheel", "native", "native-stock", "wheel-plain", "native-plain")
+COMPARED = ("wheel", "native-stock")
+"""What the native engine is set against."""
+WIDTHS = (1, 2, 4, 8, 16)
 BUSY_WIDTH = 4
 BEGIN, END = "<!-- figures of benchmarks/engine_speed.py -->", "<!-- end of the figures -->"
 VECTORS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
@@ -84,9 +88,10 @@ class Cell(Record):
 async def measure(key: tuple[str, str, int, bool | None], widths: Sequence[int], tokens: int) -> Cell:
     """Start an engine, let it read and write, and end it."""
     model, way, number, busy = key
-    engine, _, plain = way.partition("-")
-    settings = EngineSettings(model=ensure(model), engine=engine, repack=plain != "plain")
+    engine, _, how = way.partition("-")
+    settings = EngineSettings(model=ensure(model), engine=engine, repack=how != "plain")
     core = LlamaCppCore(settings, group_factory())
+    os.environ["GGML_ROWS"] = str(int(how != "stock"))
     began = time.monotonic()
     try:
         await core.start()
@@ -180,12 +185,12 @@ def table(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def ratios(cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
-    """Return native over wheel, of the same round: tokens a second."""
+def ratios(cells: Sequence[Cell], other: str) -> dict[str, dict[str, float]]:
+    """Return native over another way, of the same round: tokens a second."""
     found: dict[str, dict[str, float]] = {}
     for model in MODELS:
         by = {(cell.way, cell.round): cell for cell in cells if cell.model == model}
-        pairs = [(by["native", n], by["wheel", n]) for way, n in by if way == "native" and ("wheel", n) in by]
+        pairs = [(by["native", n], by[other, n]) for way, n in by if way == "native" and (other, n) in by]
         if pairs:
             reads = [a.prompt[w].tokens_s / b.prompt[w].tokens_s for a, b in pairs for w in WIDTHS]
             found[model] = {"prompt": round(statistics.median(reads), 2)}
@@ -216,12 +221,14 @@ def report(cells: Sequence[Cell]) -> list[str]:
     lines = [
         f"{cpu.model}, {available_cpus()} CPUs ({', '.join(can) or 'no vector extensions told'}), "
         f"{platform.system()}; {'; '.join(engines)}. Medians of {rounds} round(s); "
-        "branches: tokens/s of all together, CPU-ms a token. `-plain`: weights are used as they are in the file.",
+        "branches: tokens/s of all together, CPU-ms a token. `-plain`: weights are used as they are in the file; "
+        "`-stock`: without matrix products of our own.",
         "", *table(idle), "",
     ]  # fmt: skip
-    for model, ratio in ratios(idle).items():
-        said = ", ".join(f"{name} {value:.2f}" for name, value in ratio.items())
-        lines.append(f"- native / wheel, tokens/s, {model}: {said}.")
+    for other in COMPARED:
+        for model, ratio in ratios(idle, other).items():
+            said = ", ".join(f"{name} {value:.2f}" for name, value in ratio.items())
+            lines.append(f"- native / {other}, tokens/s, {model}: {said}.")
     for name, share in kept(cells).items():
         lines.append(f"- {name}, {BUSY_WIDTH} wide beside a busy process: keeps {share:.0%} of its tokens per CPU-s.")
     return lines
@@ -253,7 +260,8 @@ def main() -> int:
     if options.write:
         put("\n".join(lines), options.write, BEGIN, END)
     shares = kept(cells)
-    last: dict[str, Any] = {"native_over_wheel": ratios([cell for cell in cells if cell.busy is None])}
+    idle = [cell for cell in cells if cell.busy is None]
+    last: dict[str, Any] = {f"native_over_{other}": ratios(idle, other) for other in COMPARED}
     print(json.dumps(last | {"kept_beside_a_busy_process": shares}))
     return 1 if any(share < LEAST_KEPT for share in shares.values()) else 0
 
