@@ -31,7 +31,7 @@ from ponder.bench.records.recording import by_strategy
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import VALUE, LearnedStop, Weights, kind_of, read
-from ponder.policies.replay import RATES, Replay, Stopped, Trace, rates_of, replayed
+from ponder.policies.replay import ORDERS, RATES, Replay, Stopped, Trace, as_recorded, rates_of, replayed
 from ponder.policies.replay_frontier import Evaluation, Outcome, Row, evaluate, outcomes, row
 from ponder.policies.train import FOLDS, part_of, train, worth
 from ponder.records import Record
@@ -117,7 +117,8 @@ def crossed(trained: Sequence[Trace], own: Sequence[Trace], weights: Weights, va
 
 def one_sample(replay: Replay, folders: Sequence[Path], suite: str) -> Row | None:
     """Return what one sample is worth, of records of independent ones; None: there are none."""
-    alone = [one for folder in folders for one in replace(replay, step=1).traces(folder) if one.suite == suite]
+    one_by_one = replace(replay, step=1, orders=1)
+    alone = [one for folder in folders for one in one_by_one.traces(folder) if one.suite == suite]
     if not alone:
         return None
     stopped = [(one.prefixes[0], kind_of(one.full.features)) for one in alone]
@@ -208,7 +209,7 @@ def _number(interval: Interval) -> str:
 def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Return the tables, and the figures."""
     weights = read(options.weights)
-    replay = Replay(rates_of(weights.core, options.rates), load_calibration().of(weights.core))
+    replay = Replay(rates_of(weights.core, options.rates), load_calibration().of(weights.core), orders=ORDERS)
     trained = [trace for folder in options.train for trace in replay.traces(folder)]
     parts, figures = [], dict[str, Any]()
     measured = {trace.suite for folder in options.held_out for trace in replay.traces(folder)}
@@ -234,7 +235,8 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         }  # fmt: skip
     alone = by_strategy(options.train).get(INDEPENDENT, [])
     for strategy, folders in sorted(by_strategy(options.train).items()):
-        here = [trace for folder in folders for trace in replay.traces(folder) if trace.suite not in measured]
+        every = [trace for folder in folders for trace in replay.traces(folder)]
+        here = [trace for trace in as_recorded(every) if trace.suite not in measured]
         for suite in sorted({trace.suite for trace in here} & CROSSED):
             own = crossed(trained, [trace for trace in here if trace.suite == suite], weights, options.value)
             parts.append(crossed_table(strategy, own, one_sample(replay, alone, suite)))

@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from ponder.errors import UsageError
 from ponder.policies.risk import Certificate
 from ponder.records import Decision, Features, Record, StopReason
-from ponder.stats import logistic
+from ponder.stats import chance_of_lead, logistic
 
 FOLDER = Path(__file__).with_name("weights")
 VALUE = 1000.0
@@ -60,6 +60,7 @@ def inputs(features: Features) -> Mapping[str, float]:
         "share": first / total,
         "margin": (first - second) / total,
         "lead": math.log2(1 + first - second),
+        "lead_chance": chance_of_lead(*(*features.votes, 0.0, 0.0)[:2]) if features.answered else 0.0,
         "distinct": len(features.counts) / total,
         "stale": min(features.stale, _MOST_IN_A_ROW) / _MOST_IN_A_ROW,
         "same_in_a_row": min(features.same_in_a_row, _MOST_IN_A_ROW) / _MOST_IN_A_ROW,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ from ponder.records import (
 )
 from ponder.tree import Tree
 
+ORDERS = 6
+"""In how many orders independent samples are seen, for training and for measuring."""
 RATES = Path(__file__).parent / "weights" / "rates.json"
 
 
@@ -113,6 +116,10 @@ class Trace:
     suite: str
     task: str
     prefixes: tuple[Prefix, ...]
+    weight: float = 1.0
+    """What it counts for beside others of the same search: all orders of its samples together count 1."""
+    recorded: bool = True
+    """Whether this is the order that it had."""
 
     @property
     def full(self) -> Prefix:
@@ -127,6 +134,11 @@ class Stopped:
     at: Prefix
     decision: Decision | None
     """None: it never did."""
+
+
+def as_recorded(traces: Sequence[Trace]) -> list[Trace]:
+    """Return the searches in the order that they had, each once."""
+    return [trace for trace in traces if trace.recorded]
 
 
 def replayed(trace: Trace, policy: StopPolicy) -> Stopped:
@@ -147,12 +159,15 @@ class Replay:
         calibration: of the core that searched.
         prices: by tool, what a CPU second counts; 1 where nothing is said.
         step: of independent samples, how many a live search would take at once, and be asked after.
+        orders: of independent samples, in how many orders they are seen: as recorded, then shuffled. One order is as
+            good as another, so that the same tasks teach more, and chance plays less of a part in what is measured.
     """
 
     rates: Rates
     calibration: Calibration = UNCALIBRATED
     prices: Mapping[str, float] | None = None
     step: int = 4
+    orders: int = 1
 
     def traces(self, folder: Path) -> list[Trace]:
         """Return the searches of a packed folder.
@@ -161,13 +176,17 @@ class Replay:
             UsageError: there are no records, or records that lack what this needs.
             ImportError: pyarrow is not installed.
         """
-        def trace(about: Row, nodes: Sequence[Row], settings: Row) -> Trace:
+        def seen(about: Row, nodes: Sequence[Row], settings: Row) -> list[Trace]:
             independent = strategy_of(settings) == INDEPENDENT
             past = _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
-            prefixes = past.by_samples() if independent else past.by_decisions(int(about["rounds"]))
-            return Trace(about["suite"], about["task"], prefixes=tuple(prefixes))
+            ways = past.by_samples() if independent else [past.by_decisions(int(about["rounds"]))]
+            found = [tuple(prefixes) for prefixes in ways]  # one after the other: an order is worked out when it is due
+            return [
+                Trace(about["suite"], about["task"], prefixes, weight=1 / len(found), recorded=place == 0)
+                for place, prefixes in enumerate(found)
+            ]
 
-        return made_of_each(folder, trace)
+        return [trace for own in made_of_each(folder, seen) for trace in own]
 
     def searches(self, folder: Path) -> list[Search]:
         """Return the searches of a packed folder as they are, but for what they cost: that is worked out from tokens.
@@ -188,6 +207,7 @@ class _Past:
         self._search = as_shipped(rebuilt(about, rows, independent=independent))
         self._candidates = {one.node: one for sample in self._search.samples for one in sample}
         self._rows = {int(row["node"]): row for row in rows if row["kind"] != "check"}
+        self._read = {node: _read(row) for node, row in self._rows.items()}
         self._replay, self._samples = replay, samples
         visible = int(about["visible"])
         success = SuccessCriterion(kind="tests", visible=("",) * visible) if visible else None
@@ -204,7 +224,7 @@ class _Past:
         """Return it whole, its steps priced as if they had come one after the other."""
         each = (
             float(row["tool_cpu_s"])
-            + self._core_s(node, int(row["tokens_in"]) - int(row["tokens_cached"]), int(row["tokens_out"]))
+            + self._core_s(node, self._read[node], int(row["tokens_out"]))
             for node, row in sorted(self._rows.items())
         )
         spent = dict(zip(sorted(self._rows), accumulate(each), strict=True))
@@ -218,14 +238,24 @@ class _Past:
             wished = [row["parent"] for row in self._rows.values() if row["decisions_before"] == place + 1]
             yield self._prefix(asked, settled, wished, rounds=place)
 
-    def by_samples(self) -> Iterator[Prefix]:
-        """Yield independent samples as if they had been taken a few at a time."""
-        heads, step = list(heads_of(self._rows)), self._replay.step
-        head = {node: head_of(node, self._rows, heads) for node in self._rows}
-        for place, count in enumerate(range(step, len(heads) + step, step)):
-            there = {None, *heads[:count]}
-            asked = [node for node in self._rows if head[node] in there]
-            yield self._prefix(asked, set(asked), [0] * len(heads[count : count + step]), rounds=place)
+    def by_samples(self) -> Iterator[Iterator[Prefix]]:
+        """Yield independent samples as if they had been taken a few at a time: in each order, the prefixes."""
+        heads = list(heads_of(self._rows))
+        of_sample: dict[int | None, list[int]] = defaultdict(list)
+        for node in sorted(self._rows):
+            of_sample[head_of(node, self._rows, heads)].append(node)
+        draw = random.Random(self._task.prompt)
+        for order in (heads, *(draw.sample(heads, len(heads)) for _ in range(self._replay.orders - 1))):
+            # Whichever comes first reads the prompt that all share.
+            self._read |= {head: _read(self._rows[first]) for head, first in zip(order, heads, strict=True)}
+            yield self._in_order([of_sample[None], *(of_sample[head] for head in order)])
+
+    def _in_order(self, samples: Sequence[Sequence[int]]) -> Iterator[Prefix]:
+        """Yield samples of such nodes a few at a time; the first of them are nobody's, and there from the start."""
+        step, number = self._replay.step, len(samples) - 1
+        for place, count in enumerate(range(step, number + step, step)):
+            asked = [node for sample in samples[: count + 1] for node in sample]
+            yield self._prefix(asked, set(asked), [0] * len(samples[count + 1 : count + 1 + step]), rounds=place)
 
     def _prefix(self, asked: Sequence[int], settled: Collection[int], wished: Sequence[int], *, rounds: int) -> Prefix:
         nodes = (self._nodes[node] if node in settled else _asked(self._nodes[node]) for node in asked)
@@ -248,8 +278,8 @@ class _Past:
         cpu: dict[str, float] = defaultdict(float)
         tokens = 0
         for node in asked:
-            row = self._rows[node]
-            read, wrote = int(row["tokens_in"]) - int(row["tokens_cached"]), int(row["tokens_out"])
+            row, read = self._rows[node], self._read[node]
+            wrote = int(row["tokens_out"])
             if node in settled:
                 cpu["browser" if row["act"] == "browse" else "python"] += float(row["tool_cpu_s"])
             else:
@@ -265,6 +295,11 @@ class _Past:
         """Return the CPU seconds of so many tokens of a step, at the width of its batch."""
         rates, width = self._replay.rates, min(len(self._batch[node]), self._most)
         return read * rates.prompt_token_s + wrote * rates.token(width)
+
+
+def _read(row: Row) -> int:
+    """Return how many tokens a step read that were not cached."""
+    return int(row["tokens_in"]) - int(row["tokens_cached"])
 
 
 def _settled_after(row: Row) -> int:

@@ -20,7 +20,7 @@ from ponder.errors import UsageError
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import LearnedStop, Weights, kind_of
-from ponder.policies.replay import Replay, Trace, replayed
+from ponder.policies.replay import Replay, Trace, as_recorded, replayed
 from ponder.policies.risk import lower_bound
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
 from ponder.policies.train import certified, is_lost, lost_when_stopped, worth
@@ -154,12 +154,13 @@ def evaluate(
     seen = {
         step: [trace for folder in folders for trace in dataclasses.replace(replay, step=step).traces(folder)]
         for step in {replay.step, whole, *steps}
-    }
+    }  # in several orders, where there are any
     traces = seen[replay.step]
     # All samples at once, where they are independent: a full search has no reason to take them a few at a time.
     full = outcomes(seen[whole], None)
     frontier = [outcomes(traces, LearnedStop(weights, value=one)) for one in VALUES]
-    chosen = row(outcomes(traces, LearnedStop(weights, value=value)), full, policy=LearnedStop.name, value=value)
+    chosen_of = outcomes(traces, LearnedStop(weights, value=value))
+    chosen = row(chosen_of, full, policy=LearnedStop.name, value=value)
     rows = [row(one, full, policy=LearnedStop.name, value=at) for one, at in zip(frontier, VALUES, strict=True)]
     plain: tuple[StopPolicy, ...] = (ChecksAndVotes(), *map(FixedN, FIXED))
     rows += [row(outcomes(traces, rule), full, policy=rule.name) for rule in plain]
@@ -172,19 +173,21 @@ def evaluate(
         rows.append(own)
         against.append(Against(rule=rule.name, step=step, accuracy=own.accuracy, cost=own.cost, saved=least))
     return Evaluation(
-        core=weights.core, records=tuple(folder.name for folder in folders), strategy=strategy, tasks=len(traces),
+        core=weights.core, records=tuple(folder.name for folder in folders), strategy=strategy, tasks=len(chosen_of),
         full=row(full, full, policy=FullDepth.name), rows=tuple(rows), chosen=chosen, against=tuple(against),
         guarantees=tuple(held(weights, traces, risk) for risk in risks),
     )  # fmt: skip
 
 
 def outcomes(traces: Sequence[Trace], policy: StopPolicy | None) -> list[Outcome]:
-    """Return what a policy makes of each search; None: the full depth."""
-    found = []
+    """Return what a policy makes of each search, on average over the orders it is seen in; None: the full depth."""
+    found: dict[tuple[str, str], list[Outcome]] = {}
     for trace in traces:
         at = trace.full if policy is None else replayed(trace, policy).at
-        found.append(Outcome(right=worth(at, kind_of(trace.full.features)), cost=at.cost))
-    return found
+        made = Outcome(right=worth(at, kind_of(trace.full.features)), cost=at.cost)
+        found.setdefault((trace.suite, trace.task), []).append(made)
+    return [Outcome(right=fmean(one.right for one in own), cost=fmean(one.cost for one in own))
+            for own in found.values()]  # fmt: skip
 
 
 def row(found: Sequence[Outcome], full: Sequence[Outcome], *, policy: str, value: float | None = None) -> Row:
@@ -254,7 +257,8 @@ def _interval(values: Any) -> Interval:
 def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int = SPLITS, seed: int = 2026) -> Held:
     """Return whether a risk holds over re-splits: half of the tasks set the threshold, the other half test it."""
     draw = random.Random(seed)
-    courses = [lost_when_stopped(weights, trace) if trace.full.right == 1 else None for trace in traces]
+    recorded = as_recorded(traces)
+    courses = [lost_when_stopped(weights, trace) if trace.full.right == 1 else None for trace in recorded]
     good, losses = 0, []
     for _ in range(splits):
         mixed = draw.sample(courses, len(courses))

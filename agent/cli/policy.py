@@ -192,10 +192,10 @@ def _calibration(core: str) -> Any:
 
 def _trained(folders: list[Path], core: str, rates: Path | None) -> Weights:
     try:
-        from ponder.policies.replay import RATES, Replay, rates_of
+        from ponder.policies.replay import ORDERS, RATES, Replay, rates_of
         from ponder.policies.train import train as fit
 
-        replay = Replay(rates_of(core, rates or RATES), _calibration(core))
+        replay = Replay(rates_of(core, rates or RATES), _calibration(core), orders=ORDERS)
         traces = [trace for folder in folders for trace in replay.traces(folder)]
         return fit(traces, core=core, records=[folder.name for folder in folders])
     except ImportError as error:
@@ -206,11 +206,11 @@ def _evaluated(
     weights: Weights, folders: list[Path], *, value: float, step: int, prices: dict[str, float], rates: Path | None
 ) -> Evaluation:
     try:
-        from ponder.policies.replay import RATES, Replay, rates_of
+        from ponder.policies.replay import ORDERS, RATES, Replay, rates_of
         from ponder.policies.replay_frontier import evaluate as look
 
         own = rates_of(weights.core, rates or RATES)
-        replay = Replay(own, _calibration(weights.core), prices=prices, step=step)
+        replay = Replay(own, _calibration(weights.core), prices=prices, step=step, orders=ORDERS)
         return look(weights, replay, folders, value=value)
     except ImportError as error:
         raise MachineError(f"evaluating needs {error.name}", fix="pip install 'ponder[bench]'") from error

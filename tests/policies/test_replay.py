@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ponder.bench.records.offline import searches
 from ponder.errors import UsageError
 from ponder.judges.choosing import choose
 from ponder.policies.full_depth import FullDepth
-from ponder.policies.replay import Rates, Replay, Trace, replayed
+from ponder.policies.replay import Rates, Replay, Trace, as_recorded, replayed
 from ponder.policies.rules import AdaptiveConsistency, FixedN
 
 pytest.importorskip("pyarrow")
@@ -40,6 +41,20 @@ def test_samples_grow_a_step_at_a_time_and_end_as_recorded(found: list[Trace]) -
         assert costs == sorted(costs)
         best = choose(search.first(16), ())
         assert trace.full.right == (best is not None and search.right[best.node])
+
+
+def test_samples_are_seen_in_other_orders_too(found: list[Trace]) -> None:
+    orders = Replay(RATES, step=4, orders=3).traces(SAMPLE)
+    assert as_recorded(orders) == [dataclasses.replace(trace, weight=1 / 3) for trace in found]
+    by_task: dict[str, list[Trace]] = {}
+    for trace in orders:
+        by_task.setdefault(trace.task, []).append(trace)
+    assert {len(own) for own in by_task.values()} == {3}
+    for own in by_task.values():
+        assert sum(trace.weight for trace in own) == pytest.approx(1.0)
+        assert len({round(trace.full.cpu_s, 6) for trace in own}) == 1  # whichever is first reads the prompt
+        assert len({round(trace.prefixes[0].features.tokens_spent) for trace in own}) > 1
+    assert Replay(RATES, step=4, orders=3).traces(SAMPLE) == orders
 
 
 def test_whole_searches_cost_what_their_tokens_do(found: list[Trace]) -> None:
