@@ -142,7 +142,8 @@ async def test_a_state_that_cannot_be_read_costs_computing_and_no_error(engine: 
 async def test_whoever_is_cancelled_leaves_the_turn_to_the_next(engine: CountingEngine) -> None:
     prefixes = keeper(engine)
     first = asyncio.create_task(fill(prefixes, 0, text(1, 1000)))
-    await asyncio.sleep(0.003)
+    while not engine.slots.get(0):
+        await asyncio.sleep(0)
     second = asyncio.create_task(fill(prefixes, 1, text(2, 100)))
     first.cancel()
     assert await second == 99
