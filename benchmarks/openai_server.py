@@ -22,8 +22,8 @@ from importlib.metadata import version
 import psutil
 
 from ponder.core.llama.engine import EngineSettings
-from ponder.core.llama.engine_child import end_with
-from ponder.core.llama.native import Native, NoNative, choice, find_native
+from ponder.core.llama.engine_child import WAITS, end_with, healthy, sizes
+from ponder.core.llama.native import Native, choice, choose
 from ponder.errors import MachineError
 from ponder.models import ensure
 
@@ -43,8 +43,6 @@ sys.stdin.read()
 os._exit(0)
 """
 START_S = 180
-_WAITS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
-"""As ponder's own engine waits (docs/engine.md)."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,11 @@ def serve(model: str) -> Iterator[OpenAIServer]:
     """Serve a registered model (or a .gguf file) on a loopback port. Raises MachineError: it does not get ready."""
     settings = EngineSettings(model=ensure(model)).sized()
     port, key = _free_port(), f"sk-{secrets.token_hex(16)}"
-    native = _native()
+    native = choose(choice()).native
     process = _start_native(native, settings, port, key) if native else _start_wheel(settings, port, key)
     try:
         deadline = time.monotonic() + START_S
-        while not _is_ready(port):
+        while not healthy(http.client.HTTPConnection("127.0.0.1", port, timeout=5)):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise MachineError(f"the server on {model} did not get ready (exit status {process.poll()})")
             time.sleep(0.05)
@@ -82,27 +80,11 @@ def serve(model: str) -> Iterator[OpenAIServer]:
         process.wait()
 
 
-def _native() -> Native | None:
-    if choice() == "wheel":
-        return None
-    try:
-        return find_native()
-    except NoNative:
-        if choice() == "native":
-            raise
-        return None
-
-
 def _start_native(native: Native, settings: EngineSettings, port: int, key: str) -> subprocess.Popen[str]:
-    command = [
-        native.path, "--model", settings.model, "--host", "127.0.0.1", "--port", port, "--ctx-size", settings.n_ctx,
-        "--parallel", settings.n_parallel, "--kv-unified", "--batch-size", settings.n_batch, "--ubatch-size",
-        settings.n_batch, "--threads", settings.threads, "--threads-batch", settings.threads, "--no-warmup", "--no-ui",
-        "--offline", "--log-verbosity", "1",
-    ]  # fmt: skip
+    command = [str(native.path), *sizes(settings.model_dump()), "--host", "127.0.0.1", "--port", str(port)]
     parent = os.getpid()
     return subprocess.Popen(
-        [str(word) for word in command], env=os.environ | _WAITS | {"LLAMA_API_KEY": key},
+        command, env=os.environ | WAITS | {"LLAMA_API_KEY": key},
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         preexec_fn=lambda: end_with(parent),  # noqa: PLW1509 - nothing else is forked here
     )  # fmt: skip
@@ -110,7 +92,7 @@ def _start_native(native: Native, settings: EngineSettings, port: int, key: str)
 
 def _start_wheel(settings: EngineSettings, port: int, key: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], env=os.environ | _WAITS,
+        [sys.executable, "-c", PROGRAM], env=os.environ | WAITS,
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdin is not None
@@ -118,17 +100,6 @@ def _start_wheel(settings: EngineSettings, port: int, key: str) -> subprocess.Po
     process.stdin.write(json.dumps({**kept, "port": port, "key": key}) + "\n")
     process.stdin.flush()
     return process
-
-
-def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _free_port() -> int:

@@ -30,10 +30,11 @@ from ponder.bench.records.offline import INDEPENDENT
 from ponder.bench.records.recording import by_strategy
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.full_depth import FullDepth
-from ponder.policies.learned import VALUE, LearnedStop, Weights, kind_of, read
+from ponder.policies.learned import VALUE, LearnedStop, Weights, read
 from ponder.policies.replay import ORDERS, RATES, Replay, Stopped, Trace, as_recorded, rates_of, replayed
-from ponder.policies.replay_frontier import Evaluation, Outcome, Row, evaluate, outcomes, row
-from ponder.policies.train import FOLDS, part_of, train, worth
+from ponder.policies.replay_frontier import Evaluation, Row, evaluate, outcome, outcomes, row
+from ponder.policies.rules import FixedN
+from ponder.policies.train import FOLDS, part_of, train
 from ponder.records import Record
 from ponder.stats import Interval
 
@@ -106,8 +107,7 @@ def crossed(trained: Sequence[Trace], own: Sequence[Trace], weights: Weights, va
                                    records=weights.records), value=value)  # fmt: skip
         stopped |= {one.task: replayed(one, policy) for one in own if _fold(one) == fold}
     full = outcomes(own, None)
-    made = [Outcome(right=worth(at.at, kind_of(one.full.features)), cost=at.at.cost)
-            for one in own for at in (stopped[one.task],)]  # fmt: skip
+    made = [outcome(one, stopped[one.task].at) for one in own]
     reasons = Counter(str(at.decision.reason) if at.decision else "exhausted" for at in stopped.values())
     return Crossed(
         suite=own[0].suite, full=row(full, full, policy=FullDepth.name), reasons=reasons,
@@ -118,28 +118,34 @@ def crossed(trained: Sequence[Trace], own: Sequence[Trace], weights: Weights, va
 def one_sample(replay: Replay, folders: Sequence[Path], suite: str) -> Row | None:
     """Return what one sample is worth, of records of independent ones; None: there are none."""
     one_by_one = replace(replay, step=1, orders=1)
-    alone = [one for folder in folders for one in one_by_one.traces(folder) if one.suite == suite]
+    alone = [one for one in _traces(one_by_one, folders) if one.suite == suite]
     if not alone:
         return None
-    stopped = [(one.prefixes[0], kind_of(one.full.features)) for one in alone]
-    first = [Outcome(right=worth(at, kind), cost=at.cost) for at, kind in stopped]
-    return row(first, outcomes(alone, None), policy="one sample")
+    return row(outcomes(alone, FixedN(1)), outcomes(alone, None), policy="one sample")
 
 
 def _fold(trace: Trace) -> int:
     return int(part_of(f"fold {trace.task}") * FOLDS)
 
 
-def priced(replay: Replay, folders: Sequence[Path], weights: Weights, value: float) -> list[Priced]:
-    """Return how far searches shorten where tokens, or code runs, cost ten times as much."""
+def priced(
+    replay: Replay, folders: Sequence[Path], held: Sequence[Trace], weights: Weights, value: float
+) -> list[Priced]:
+    """Return how far searches, `held` at the usual prices, shorten where tokens or code runs cost ten times as much."""
     policy = LearnedStop(weights, value=value)
 
-    def samples(prices: Mapping[str, float]) -> float:
-        traces = [trace for folder in folders for trace in replace(replay, prices=prices).traces(folder)]
+    def samples(traces: Sequence[Trace]) -> float:
         return statistics.fmean(replayed(trace, policy).at.features.samples for trace in traces)
 
-    usual = samples({})
-    return [Priced(tool=tool, samples=usual, samples_dear=samples({tool: DEAR})) for tool in ("core", "python")]
+    usual = samples(held)
+    return [
+        Priced(tool=tool, samples=usual, samples_dear=samples(_traces(replace(replay, prices={tool: DEAR}), folders)))
+        for tool in ("core", "python")
+    ]
+
+
+def _traces(replay: Replay, folders: Sequence[Path]) -> list[Trace]:
+    return [trace for folder in folders for trace in replay.traces(folder)]
 
 
 def milliseconds(weights: Weights, traces: Sequence[Trace]) -> float:
@@ -210,13 +216,14 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Return the tables, and the figures."""
     weights = read(options.weights)
     replay = Replay(rates_of(weights.core, options.rates), load_calibration().of(weights.core), orders=ORDERS)
-    trained = [trace for folder in options.train for trace in replay.traces(folder)]
+    trained_by = {name: _traces(replay, folders) for name, folders in sorted(by_strategy(options.train).items())}
+    trained = [trace for traces in trained_by.values() for trace in traces]
     parts, figures = [], dict[str, Any]()
-    measured = {trace.suite for folder in options.held_out for trace in replay.traces(folder)}
     for strategy, folders in sorted(by_strategy(options.held_out).items()):
         found = evaluate(weights, replay, folders, value=options.value)
-        held = [trace for folder in folders for trace in replay.traces(folder)]
-        away, prices = moved(trained, held, weights, options.value), priced(replay, folders, weights, options.value)
+        held = _traces(replay, folders)
+        away = moved(trained, held, weights, options.value)
+        prices = priced(replay, folders, held, weights, options.value)
         own_ms = milliseconds(weights, held)
         parts += [
             frontier_table(found), moved_table(away),
@@ -234,10 +241,9 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             "prices": [one.model_dump(mode="json") for one in prices],
         }  # fmt: skip
     alone = by_strategy(options.train).get(INDEPENDENT, [])
-    for strategy, folders in sorted(by_strategy(options.train).items()):
-        every = [trace for folder in folders for trace in replay.traces(folder)]
-        here = [trace for trace in as_recorded(every) if trace.suite not in measured]
-        for suite in sorted({trace.suite for trace in here} & CROSSED):
+    for strategy, traces in trained_by.items():
+        here = [trace for trace in as_recorded(traces) if trace.suite in CROSSED]
+        for suite in sorted({trace.suite for trace in here}):
             own = crossed(trained, [trace for trace in here if trace.suite == suite], weights, options.value)
             parts.append(crossed_table(strategy, own, one_sample(replay, alone, suite)))
             figures[f"{suite}, {strategy}"] = own.model_dump(mode="json")

@@ -95,9 +95,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     options = parser.parse_args()
     name, found = compare(options.first, options.others, options.cpu, options.rates)
+    text = shown(name, found)
     if options.write:
-        put(shown(name, found), options.write, BEGIN, END)
-    print(shown(name, found))
+        put(text, options.write, BEGIN, END)
+    print(text)
     print(json.dumps({"first": name, "against": [{"strategy": other} | as_json(one) for other, one in found]}))
 
 

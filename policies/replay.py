@@ -179,8 +179,7 @@ class Replay:
         def seen(about: Row, nodes: Sequence[Row], settings: Row) -> list[Trace]:
             independent = strategy_of(settings) == INDEPENDENT
             past = _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
-            ways = past.by_samples() if independent else [past.by_decisions(int(about["rounds"]))]
-            found = [tuple(prefixes) for prefixes in ways]  # one after the other: an order is worked out when it is due
+            found = list(past.by_samples()) if independent else [tuple(past.by_decisions(int(about["rounds"])))]
             return [
                 Trace(about["suite"], about["task"], prefixes, weight=1 / len(found), recorded=place == 0)
                 for place, prefixes in enumerate(found)
@@ -222,12 +221,12 @@ class _Past:
 
     def search(self) -> Search:
         """Return it whole, its steps priced as if they had come one after the other."""
+        rows = dict(sorted(self._rows.items()))
         each = (
-            float(row["tool_cpu_s"])
-            + self._core_s(node, self._read[node], int(row["tokens_out"]))
-            for node, row in sorted(self._rows.items())
+            float(row["tool_cpu_s"]) + self._core_s(node, self._read[node], int(row["tokens_out"]))
+            for node, row in rows.items()
         )
-        spent = dict(zip(sorted(self._rows), accumulate(each), strict=True))
+        spent = dict(zip(rows, accumulate(each), strict=True))
         return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=max(spent.values(), default=0.0)))
 
     def by_decisions(self, taken: int) -> Iterator[Prefix]:
@@ -238,7 +237,7 @@ class _Past:
             wished = [row["parent"] for row in self._rows.values() if row["decisions_before"] == place + 1]
             yield self._prefix(asked, settled, wished, rounds=place)
 
-    def by_samples(self) -> Iterator[Iterator[Prefix]]:
+    def by_samples(self) -> Iterator[tuple[Prefix, ...]]:
         """Yield independent samples as if they had been taken a few at a time: in each order, the prefixes."""
         heads = list(heads_of(self._rows))
         of_sample: dict[int | None, list[int]] = defaultdict(list)
@@ -248,7 +247,7 @@ class _Past:
         for order in (heads, *(draw.sample(heads, len(heads)) for _ in range(self._replay.orders - 1))):
             # Whichever comes first reads the prompt that all share.
             self._read |= {head: _read(self._rows[first]) for head, first in zip(order, heads, strict=True)}
-            yield self._in_order([of_sample[None], *(of_sample[head] for head in order)])
+            yield tuple(self._in_order([of_sample[None], *(of_sample[head] for head in order)]))
 
     def _in_order(self, samples: Sequence[Sequence[int]]) -> Iterator[Prefix]:
         """Yield samples of such nodes a few at a time; the first of them are nobody's, and there from the start."""
@@ -289,7 +288,6 @@ class _Past:
             tokens += read + wrote
         prices = self._replay.prices or {}
         return {tool: own * prices.get(tool, 1.0) for tool, own in cpu.items()}, sum(cpu.values()), tokens
-
 
     def _core_s(self, node: int, read: int, wrote: int) -> float:
         """Return the CPU seconds of so many tokens of a step, at the width of its batch."""

@@ -20,7 +20,7 @@ from ponder.errors import UsageError
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import LearnedStop, Weights, kind_of
-from ponder.policies.replay import Replay, Trace, as_recorded, replayed
+from ponder.policies.replay import Prefix, Replay, Trace, as_recorded, replayed
 from ponder.policies.risk import lower_bound
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
 from ponder.policies.train import certified, is_lost, lost_when_stopped, worth
@@ -154,7 +154,7 @@ def evaluate(
     seen = {
         step: [trace for folder in folders for trace in dataclasses.replace(replay, step=step).traces(folder)]
         for step in {replay.step, whole, *steps}
-    }  # in several orders, where there are any
+    }
     traces = seen[replay.step]
     # All samples at once, where they are independent: a full search has no reason to take them a few at a time.
     full = outcomes(seen[whole], None)
@@ -179,13 +179,17 @@ def evaluate(
     )  # fmt: skip
 
 
+def outcome(trace: Trace, at: Prefix) -> Outcome:
+    """Return what a search comes to that ends at one of its places."""
+    return Outcome(right=worth(at, kind_of(trace.full.features)), cost=at.cost)
+
+
 def outcomes(traces: Sequence[Trace], policy: StopPolicy | None) -> list[Outcome]:
     """Return what a policy makes of each search, on average over the orders it is seen in; None: the full depth."""
     found: dict[tuple[str, str], list[Outcome]] = {}
     for trace in traces:
         at = trace.full if policy is None else replayed(trace, policy).at
-        made = Outcome(right=worth(at, kind_of(trace.full.features)), cost=at.cost)
-        found.setdefault((trace.suite, trace.task), []).append(made)
+        found.setdefault((trace.suite, trace.task), []).append(outcome(trace, at))
     return [Outcome(right=fmean(one.right for one in own), cost=fmean(one.cost for one in own))
             for own in found.values()]  # fmt: skip
 

@@ -84,8 +84,8 @@ static inline __m256i four_times(const uint8_t * bytes, int half) {
 
 // A block of 256 of eight columns: what all rows share. Vectors of weights are numbered in the order in which they are
 // used: those of the first four columns, then those of the others.
-struct q4_K {
-    using block = block_q4_Kx8;
+template <typename Block> struct of_256 {
+    using block = Block;
     using activations = block_q8_K;
     using vector = __m256i;
 
@@ -94,7 +94,9 @@ struct q4_K {
     static inline void finish(const float * sums, float * s) {
         _mm256_storeu_ps(s, _mm256_load_ps(sums));
     }
+};
 
+struct q4_K : of_256<block_q4_Kx8> {
     __m256i scales[2][8];
     __m256i mins[4];  // pairs of 32s: (0, 4), (1, 5), (2, 6), (3, 7)
     __m256  d, dmin;
@@ -174,17 +176,7 @@ struct q4_K {
     }
 };
 
-struct q6_K {
-    using block = block_q6_Kx8;
-    using activations = block_q8_K;
-    using vector = __m256i;
-
-    static constexpr int K = QK_K, VECTORS = 64, SUMS = 8;
-
-    static inline void finish(const float * sums, float * s) {
-        q4_K::finish(sums, s);
-    }
-
+struct q6_K : of_256<block_q6_Kx8> {
     __m256i scales[2][16];  // of 16s
     __m256i offsets[8];     // scales as pairs of 16s: (0, 8), (1, 9), ...
     __m256  d;

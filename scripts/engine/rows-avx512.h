@@ -20,6 +20,11 @@ static inline __m512 for_pairs(const ggml_half * d) {
     return _mm512_permutexvar_ps(pairs, _mm512_castps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) d))));
 }
 
+static inline __m256 sums_of_pairs(__m512 pairs) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
+    return _mm512_castps512_ps256(_mm512_permutexvar_ps(even, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1))));
+}
+
 // lanes c and c + 8 of a vector belong to column c
 static inline __m512 for_halves(const ggml_half * d) {
     return _mm512_broadcast_f32x8(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) d)));
@@ -66,21 +71,21 @@ static inline __m512i first_and(int one, int other) {
 
 // A block of 256 of eight columns: what all rows share. Sums over products are kept in pairs of lanes, those that take
 // the weights' offset away in halves. Vectors of weights are numbered in the order in which they are used.
-struct q4_K {
-    using block = block_q4_Kx8;
+template <typename Block> struct of_256 {
+    using block = Block;
     using activations = block_q8_K;
     using vector = __m512i;
 
     static constexpr int K = QK_K, VECTORS = 32, SUMS = 32;
 
     static inline void finish(const float * sums, float * s) {
-        const __m512i even  = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
-        const __m512  pairs = _mm512_loadu_ps(sums), halves = _mm512_loadu_ps(sums + 16);
-        const __m512  both  = _mm512_permutexvar_ps(even, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1)));
-        const __m256  less  = _mm256_add_ps(_mm512_castps512_ps256(halves), _mm512_extractf32x8_ps(halves, 1));
-        _mm256_storeu_ps(s, _mm256_sub_ps(_mm512_castps512_ps256(both), less));
+        const __m512 halves = _mm512_loadu_ps(sums + 16);
+        const __m256 less   = _mm256_add_ps(_mm512_castps512_ps256(halves), _mm512_extractf32x8_ps(halves, 1));
+        _mm256_storeu_ps(s, _mm256_sub_ps(sums_of_pairs(_mm512_loadu_ps(sums)), less));
     }
+};
 
+struct q4_K : of_256<block_q4_Kx8> {
     __m512i scales[8];
     __m512i mins[2];                // pairs of 32s: (0, 4 | 1, 5), (2, 6 | 3, 7)
     __m512  d, dmin;
@@ -158,17 +163,7 @@ struct q4_K {
     }
 };
 
-struct q6_K {
-    using block = block_q6_Kx8;
-    using activations = block_q8_K;
-    using vector = __m512i;
-
-    static constexpr int K = QK_K, VECTORS = 32, SUMS = 32;
-
-    static inline void finish(const float * sums, float * s) {
-        q4_K::finish(sums, s);
-    }
-
+struct q6_K : of_256<block_q6_Kx8> {
     __m512  scales[16];             // of 16s
     __m512i offsets[4];             // scales as pairs of 16s: (0, 8 | 2, 10), (4, 12 | 6, 14), (1, 9 | 3, 11), (5, 13 | 7, 15)
     __m512  d, d32;
@@ -271,21 +266,43 @@ static inline void quantize(const float * x, q8_32x4 * y, int64_t n) {
     }
 }
 
-// OFFSET: what weights are too large by.
-template <int OFFSET> struct of_32s {
+struct block_q5_0x8 {
+    ggml_half d[8];
+    uint64_t  qh[4];       // fifth bits: [8 of 32][column][8]
+    uint8_t   qs[2][64];   // [8 of 16][column][8]: low nibbles are the first half of 32, high ones the other
+};
+
+struct block_q8_0x8 {
+    ggml_half d[8];
+    uint8_t   qs[4][64];   // [8 of 32][column][8], 128 too large
+};
+
+static_assert(sizeof(block_q5_0x8) == 8 * sizeof(block_q5_0) && sizeof(block_q8_0x8) == 8 * sizeof(block_q8_0), "wrong block size");
+
+// Plain: a block of one column; One: of eight; OFFSET: what their weights are too large by.
+template <typename Plain, typename One, int OFFSET> struct of_32s {
+    using plain = Plain;
+    using one   = One;
     using activations = q8_32x4;
     using vector = __m512i;
+
+    struct block {
+        One j[4];
+    };
 
     static constexpr int K = 128, VECTORS = 16, SUMS = 16;
 
     static inline void finish(const float * sums, float * s) {
-        const __m512i even  = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
-        const __m512  pairs = _mm512_loadu_ps(sums);
-        const __m512  both  = _mm512_permutexvar_ps(even, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1)));
-        _mm256_storeu_ps(s, _mm512_castps512_ps256(both));
+        _mm256_storeu_ps(s, sums_of_pairs(_mm512_loadu_ps(sums)));
     }
 
     __m512 d[4];
+
+    void unpack(const block & w) {
+        for (int j = 0; j < 4; j++) {
+            d[j] = for_pairs(w.j[j].d);
+        }
+    }
 
     template <int M, typename Get> inline void multiply(const Get & get, const q8_32x4 * const * a, float * acc) const {
         __m512  sum[M], da[M];
@@ -321,38 +338,12 @@ template <int OFFSET> struct of_32s {
     }
 };
 
-struct block_q5_0x8 {
-    ggml_half d[8];
-    uint64_t  qh[4];       // fifth bits: [8 of 32][column][8]
-    uint8_t   qs[2][64];   // [8 of 16][column][8]: low nibbles are the first half of 32, high ones the other
-};
-
-struct block_q8_0x8 {
-    ggml_half d[8];
-    uint8_t   qs[4][64];   // [8 of 32][column][8], 128 too large
-};
-
-static_assert(sizeof(block_q5_0x8) == 8 * sizeof(block_q5_0) && sizeof(block_q8_0x8) == 8 * sizeof(block_q8_0), "wrong block size");
-
-struct q5_0 : of_32s<16> {
-    using plain = block_q5_0;
-    using one   = block_q5_0x8;
-
-    struct block {
-        one j[4];
-    };
-
+struct q5_0 : of_32s<block_q5_0, block_q5_0x8, 16> {
     static inline __m512i weights(const block & w, int i) {
         const one & own = w.j[i / 4];
         const __m512i raw  = _mm512_loadu_si512(own.qs[i % 2]);
         const __m512i four = _mm512_and_si512(i % 4 < 2 ? raw : _mm512_srli_epi16(raw, 4), _mm512_set1_epi8(0x0f));
         return _mm512_mask_add_epi8(four, own.qh[i % 4], four, _mm512_set1_epi8(0x10));
-    }
-
-    void unpack(const block & w) {
-        for (int j = 0; j < 4; j++) {
-            d[j] = for_pairs(w.j[j].d);
-        }
     }
 
     static one interleave(const block_q5_0 * in) {
@@ -369,22 +360,9 @@ struct q5_0 : of_32s<16> {
     }
 };
 
-struct q8_0 : of_32s<128> {
-    using plain = block_q8_0;
-    using one   = block_q8_0x8;
-
-    struct block {
-        one j[4];
-    };
-
+struct q8_0 : of_32s<block_q8_0, block_q8_0x8, 128> {
     static inline __m512i weights(const block & w, int i) {
         return _mm512_loadu_si512(w.j[i / 4].qs[i % 4]);
-    }
-
-    void unpack(const block & w) {
-        for (int j = 0; j < 4; j++) {
-            d[j] = for_pairs(w.j[j].d);
-        }
     }
 
     static one interleave(const block_q8_0 * in) {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ponder.core.child import Child
-from ponder.core.llama.native import BUILD, Native, NoNative, choice, find_native
+from ponder.core.llama.native import BUILD, Native, choice, choose
 from ponder.core.llama.sizes import context_tokens, memory_folder, read_facts, state_mib
 from ponder.errors import CoreError, ModelError
 from ponder.locked_folder import LockedFolder
@@ -107,16 +107,9 @@ class Engine:
     def _native(self) -> Native | None:
         """Return the native engine, or None for the wheel's. Raises NoNative where no other will do, UsageError."""
         self.note = ""
-        wanted = self._wanted()
-        if wanted == "wheel":
-            return None
-        try:
-            return find_native()
-        except NoNative as missing:
-            if wanted == "native":
-                raise
-            self.note = str(missing) if missing.built else ""
-            return None
+        chosen = choose(self._wanted())
+        self.note = chosen.note
+        return chosen.native
 
     async def _start(self, native: Native | None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ponder-core-"))  # mkdtemp makes it 0700

@@ -22,6 +22,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+WAITS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
+"""Spin barriers cost 25 times the CPU as soon as anything else runs on the machine; a short spin before the sleep takes
+less than waking up again (docs/engine.md)."""
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 _leaving = threading.Event()
@@ -31,10 +34,8 @@ _leaving = threading.Event()
 def main() -> None:
     """Serve until stdin closes: that happens when the parent ends, however it ends."""
     settings = json.loads(sys.stdin.readline())
-    # Spin barriers cost 25 times the CPU as soon as anything else runs on the machine; a short spin before the sleep
-    # takes less than waking up again (docs/engine.md). Must be set before the import.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "300")
+    for name, value in WAITS.items():  # before the import
+        os.environ.setdefault(name, value)
     server = serve_native(settings) if settings.get("native") else serve_wheel(settings)
     sys.stdin.read()
     _leaving.set()
@@ -86,18 +87,25 @@ def serve_wheel(settings: Mapping[str, Any]) -> object:
 def arguments(settings: Mapping[str, Any]) -> list[str]:
     """Return the command line of the native server: the same settings as the wheel's."""
     command = [
-        settings["native"], "--model", settings["model"], "--host", settings["socket"],
-        "--ctx-size", str(settings["n_ctx"]), "--parallel", str(settings["n_parallel"]), "--kv-unified",
-        "--batch-size", str(settings["n_batch"]), "--ubatch-size", str(settings["n_batch"]),
-        "--threads", str(settings["threads"]), "--threads-batch", str(settings["threads"]),
-        "--poll", "0", "--poll-batch", "0",  # as OMP_WAIT_POLICY above
+        settings["native"], *sizes(settings), "--host", settings["socket"],
         "--cache-ram", "0",  # the parent keeps the states of prompts itself
         "--slot-save-path", settings["slot_save_path"],
-        "--no-warmup", "--no-ui", "--offline", "--log-verbosity", "1",
     ]  # fmt: skip
     if not settings["repack"]:
         command += ["--no-repack"]
     return command
+
+
+def sizes(settings: Mapping[str, Any]) -> list[str]:
+    """Return the part of it that does not depend on who asks: the model, its sizes, and how threads wait."""
+    return [
+        "--model", str(settings["model"]),
+        "--ctx-size", str(settings["n_ctx"]), "--parallel", str(settings["n_parallel"]), "--kv-unified",
+        "--batch-size", str(settings["n_batch"]), "--ubatch-size", str(settings["n_batch"]),
+        "--threads", str(settings["threads"]), "--threads-batch", str(settings["threads"]),
+        "--poll", "0", "--poll-batch", "0",  # as WAITS
+        "--no-warmup", "--no-ui", "--offline", "--log-verbosity", "1",
+    ]  # fmt: skip
 
 
 def serve_native(settings: Mapping[str, Any]) -> subprocess.Popen[bytes]:
@@ -110,7 +118,7 @@ def serve_native(settings: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         arguments(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment,
         preexec_fn=lambda: end_with(parent),  # noqa: PLW1509 - there is one thread yet
     )  # fmt: skip
-    while not healthy(settings["socket"]):
+    while not healthy(_UnixConnection(settings["socket"], timeout=5.0)):
         if server.poll() is not None:
             follow(server)
         time.sleep(_POLL_S)
@@ -148,9 +156,8 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.host)
 
 
-def healthy(path: str) -> bool:
-    """Return whether the server has loaded the weights and answers."""
-    connection = _UnixConnection(path, timeout=5.0)
+def healthy(connection: http.client.HTTPConnection) -> bool:
+    """Return whether the server there has loaded the weights and answers; the connection is closed."""
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/health", headers={"Host": "engine"})
         return connection.getresponse().status == http.client.OK

@@ -49,6 +49,15 @@ class Native(Record):
         return f"llama-server {self.build.version} native"
 
 
+class Chosen(Record):
+    """Which engine is to serve."""
+
+    native: Native | None
+    """None: the wheel's."""
+    note: str = ""
+    """Why it is not the native one that there is; empty: there is none, or it is."""
+
+
 class NoNative(CoreError):
     """There is no native engine to start. `built` tells whether there is one that does not fit."""
 
@@ -91,6 +100,18 @@ def choice() -> str:
     if named not in CHOICES:
         raise UsageError(f"PONDER_ENGINE={named}: there is no such engine", fix=f"one of {', '.join(CHOICES)}")
     return named
+
+
+def choose(wanted: str) -> Chosen:
+    """Return the engine for `native`, `wheel` or `auto`. Raises NoNative: no other will do, and it cannot run."""
+    if wanted == "wheel":
+        return Chosen(native=None)
+    try:
+        return Chosen(native=find_native())
+    except NoNative as missing:
+        if wanted == "native":
+            raise
+        return Chosen(native=None, note=str(missing) if missing.built else "")
 
 
 def expected_gain(cpu: Cpu | None = None) -> str:

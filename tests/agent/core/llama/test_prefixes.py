@@ -24,6 +24,7 @@ class CountingEngine:
         self.pieces: list[int] = []
         self.room = True
         self.most_at_once = self.at_once = 0
+        self.computed = asyncio.Event()
 
     async def compute(self, slot: int, tokens: Sequence[int]) -> tuple[int, int]:
         self.at_once += 1
@@ -36,6 +37,7 @@ class CountingEngine:
         )
         self.slots[slot] = list(tokens)
         self.pieces.append(len(tokens) - shared)
+        self.computed.set()
         return shared, len(tokens) - shared
 
     async def save(self, slot: int, name: str) -> int:
@@ -142,8 +144,7 @@ async def test_a_state_that_cannot_be_read_costs_computing_and_no_error(engine: 
 async def test_whoever_is_cancelled_leaves_the_turn_to_the_next(engine: CountingEngine) -> None:
     prefixes = keeper(engine)
     first = asyncio.create_task(fill(prefixes, 0, text(1, 1000)))
-    while not engine.slots.get(0):
-        await asyncio.sleep(0)
+    await engine.computed.wait()
     second = asyncio.create_task(fill(prefixes, 1, text(2, 100)))
     first.cancel()
     assert await second == 99
