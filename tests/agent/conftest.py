@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ponder.agent import Agent
@@ -14,6 +15,20 @@ from ponder.records import Action, Node, Observation, StepKind, Task, Verdict
 from ponder.tree import Event, Tree
 
 MakeAgent = Callable[..., Agent]
+Running = Callable[[str], list[psutil.Process]]
+
+
+def has_word(process: psutil.Process, word: str) -> bool:
+    try:
+        return word in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has just ended, and may not have been waited for
+        return False
+
+
+@pytest.fixture(scope="session")
+def running() -> Running:
+    """Return a function: the processes below this one that have a word in their command line."""
+    return lambda word: [one for one in psutil.Process().children(recursive=True) if has_word(one, word)]
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 WriteRows = Callable[..., Path]
 
 
-
 @pytest.fixture
 def write_rows(tmp_path: Path) -> WriteRows:
     """Return a writer of JSON-lines files; a row may be broken text."""

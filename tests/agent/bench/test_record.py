@@ -226,9 +226,7 @@ def test_open_ended_tasks_go_on_though_their_pages_have_another_port(data: Path,
         (["--file", "luck=x"], "SUITE=FILE"),
     ],
 )
-def test_bad_input_is_a_clear_line(
-    done: Done, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_a_clear_line(done: Done, words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         done("run", *words)
     said = capsys.readouterr().err if ended.value.code == 2 else str(ended.value.code)

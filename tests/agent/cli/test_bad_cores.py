@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -82,13 +83,14 @@ def test_a_question_that_is_longer_than_the_context(capsys: pytest.CaptureFixtur
     assert "Traceback" not in err
 
 
-def test_an_engine_that_is_killed_in_mid_run_is_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_an_engine_that_is_killed_in_mid_run_is_started_again_and_nothing_is_lost(
+    tmp_path: Path, running: Callable[[str], list[psutil.Process]]
+) -> None:
     killed: list[int] = []
 
     def kill(event: Event) -> None:
         if event.kind == "judged" and not killed:
-            engines = [one for one in psutil.Process().children(recursive=True) if "engine_child" in str(one.cmdline())]
-            killed.extend(one.pid for one in engines)
+            killed.extend(one.pid for one in running("engine_child"))
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 

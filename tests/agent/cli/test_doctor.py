@@ -135,9 +135,7 @@ def test_what_is_missing_is_told_with_its_fix(
     assert "Traceback" not in out
 
 
-async def test_another_runtime_is_a_name_of_the_docker_backend(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_another_runtime_is_a_name_of_the_docker_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     with pytest.raises(NoSandbox, match="no Docker engine"):
         await open_sandbox("docker:runsc")

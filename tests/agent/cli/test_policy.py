@@ -84,8 +84,10 @@ def test_bad_input_is_a_clear_line(
     arguments: list[str], wrong: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, path in files.items():
-        if f"--{name}" not in arguments and not (name == "weights" and arguments[0] != "eval") and (
-            name != "rates" or arguments[0] != "show"
+        if (
+            f"--{name}" not in arguments
+            and not (name == "weights" and arguments[0] != "eval")
+            and (name != "rates" or arguments[0] != "show")
         ):
             arguments = [*arguments, f"--{name}", path]
     assert run(["policy", *arguments]) == 2

@@ -403,13 +403,12 @@ Mortal = tuple[Callable[[], None], Callable[[], None], Core]
 
 
 @pytest.fixture
-def mortal_llama_cpp(weights: Path) -> Mortal:
+def mortal_llama_cpp(weights: Path, running: Callable[[str], list[psutil.Process]]) -> Mortal:
     core = LlamaCppCore(EngineSettings(model=weights, n_ctx=2048), group_factory())
 
     def kill() -> None:
-        for child in psutil.Process().children(recursive=True):
-            if "engine_child" in " ".join(child.cmdline()):
-                child.kill()
+        for engine in running("engine_child"):
+            engine.kill()
 
     return kill, lambda: None, core
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,12 @@ async def until(core: TransformersCore, tokens: int) -> None:
         await asyncio.sleep(0.02)
 
 
-def engines() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "transformers_child" in " ".join(p.cmdline())]
+Engines = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture
+def engines(running: Callable[[str], list[psutil.Process]]) -> Engines:
+    return lambda: running("transformers_child")
 
 
 async def test_samples_with_counts_logprobs_and_a_bill_that_adds_up(core: TransformersCore) -> None:
@@ -91,7 +95,7 @@ async def test_what_is_refused_is_an_answer_and_not_a_crash(core: TransformersCo
     assert "grammar" in (broken.error or "")
 
 
-async def test_cancelling_ends_the_samples_and_charges_what_was_used(core: TransformersCore) -> None:
+async def test_cancelling_ends_the_samples_and_charges_what_was_used(core: TransformersCore, engines: Engines) -> None:
     ends: list[Completion] = []
     params = SamplingParams(max_tokens=700)
     call = asyncio.create_task(core.sample([LONG], 16, params, lambda *end: ends.append(end[2])))
@@ -126,7 +130,9 @@ async def test_the_manifest_says_what_ran(core: TransformersCore) -> None:
     assert manifest["n_ctx"] == 1024
 
 
-async def test_a_process_that_is_killed_is_a_core_error_and_starts_again(core: TransformersCore) -> None:
+async def test_a_process_that_is_killed_is_a_core_error_and_starts_again(
+    core: TransformersCore, engines: Engines
+) -> None:
     ends: list[Completion] = []
     params = SamplingParams(max_tokens=700)
     call = asyncio.create_task(core.sample([LONG], 8, params, lambda *end: ends.append(end[2])))
@@ -142,7 +148,9 @@ async def test_a_process_that_is_killed_is_a_core_error_and_starts_again(core: T
     assert core.read().cpu_s >= spent, "a restart does not forget what was used"
 
 
-async def test_a_model_without_chat_template_and_one_that_lacks_weights(tiny_model: Path, tmp_path: Path) -> None:
+async def test_a_model_without_chat_template_and_one_that_lacks_weights(
+    tiny_model: Path, tmp_path: Path, engines: Engines
+) -> None:
     from safetensors.torch import load_file, save_file
 
     bare = Path(shutil.copytree(tiny_model, tmp_path / "bare"))
@@ -158,7 +166,7 @@ async def test_a_model_without_chat_template_and_one_that_lacks_weights(tiny_mod
     assert len(engines()) <= 1
 
 
-async def test_closing_leaves_nothing(tiny_model: Path) -> None:
+async def test_closing_leaves_nothing(tiny_model: Path, engines: Engines) -> None:
     before = len(engines())
     core = make(tiny_model)
     await core.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -57,8 +57,12 @@ async def core(request: pytest.FixtureRequest) -> AsyncIterator[LlamaCppCore]:
     await core.close()
 
 
-def engines() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "engine_child" in " ".join(child.cmdline())]
+Engines = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture
+def engines(running: Callable[[str], list[psutil.Process]]) -> Engines:
+    return lambda: running("engine_child")
 
 
 async def test_samples_with_counts_logprobs_and_a_bill_that_adds_up(core: LlamaCppCore) -> None:
@@ -168,7 +172,7 @@ async def test_what_the_engine_refuses_is_an_answer_and_not_a_crash(core: LlamaC
     assert fine.finish_reason == "length"
 
 
-async def test_an_engine_that_is_killed_is_a_core_error_and_starts_again(core: LlamaCppCore) -> None:
+async def test_an_engine_that_is_killed_is_a_core_error_and_starts_again(core: LlamaCppCore, engines: Engines) -> None:
     call = asyncio.create_task(core.sample([PROMPT], 1, SamplingParams(max_tokens=1500)))
     await asyncio.sleep(0.7)
     spent = core.read().cpu_s
@@ -181,7 +185,7 @@ async def test_an_engine_that_is_killed_is_a_core_error_and_starts_again(core: L
     assert core.read().cpu_s >= spent, "a restart does not forget what was used"
 
 
-async def test_those_who_wait_hear_of_a_killed_engine_too(core: LlamaCppCore) -> None:
+async def test_those_who_wait_hear_of_a_killed_engine_too(core: LlamaCppCore, engines: Engines) -> None:
     ends: list[Completion] = []
     long = SamplingParams(max_tokens=1500)
     calls = [
@@ -199,7 +203,7 @@ async def test_those_who_wait_hear_of_a_killed_engine_too(core: LlamaCppCore) ->
     assert again.usage.tokens_out > 0
 
 
-async def test_closing_leaves_nothing(weights: Path) -> None:
+async def test_closing_leaves_nothing(weights: Path, engines: Engines) -> None:
     core = LlamaCppCore(EngineSettings(model=weights, n_ctx=512), group_factory())
     await core.start()
     (engine,) = engines()
@@ -211,7 +215,7 @@ async def test_closing_leaves_nothing(weights: Path) -> None:
     assert engines() == []
 
 
-async def test_weights_that_are_cut_short(cut: Path) -> None:
+async def test_weights_that_are_cut_short(cut: Path, engines: Engines) -> None:
     core = LlamaCppCore(EngineSettings(model=cut), group_factory())
     with pytest.raises(ModelError, match=r"cut\.gguf"):
         await core.start()
