@@ -9,6 +9,10 @@
 without one kind of step, to compare it with (benchmarks/strategies.py; without programs: `--tools browser`). In `iid`
 the core also writes tests of its own for programs, so that the judge can be looked at with and without them.
 
+`live` is no record of full searches: `auto` is ended by the stop policy that was learned for the core, as a user's
+search is; in `live-dear-core` and `live-dear-python` tokens and runs of code cost ten times as much. They are compared
+with what the policy makes of recorded searches (benchmarks/live_report.py).
+
 With `--jobs N` so many searches share one engine, whose batches they fill: more tasks an hour, at another CPU a token
 than a search has by itself (the manifest says so).
 
@@ -37,7 +41,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from platformdirs import user_cache_dir
 
@@ -46,10 +50,12 @@ from ponder.bench.records.recording import Recorded, read_table, recorded, write
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.suites.registry import open_suite
+from ponder.billing import Prices
 from ponder.errors import PonderError
 from ponder.parts import DEFAULT_CORE, file_name_of
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
+from ponder.policies.learned import VALUE
 from ponder.protocols import Core, Strategy
 from ponder.records import Budget
 from ponder.search.auto import Auto
@@ -71,17 +77,33 @@ HELD_OUT_FROM = 1500
 """GSM8K rows from this place in the file on are held out, those before are for training."""
 
 SAMPLES = 16
-KINDS: dict[str, str | Strategy] = {
-    "iid": "self-consistency+tests",
-    "auto": "auto",
-    "best-of-n": "best-of-n",
-    "revision": "revision",
-    "mcts": "mcts",
-    "ab-mcts": "ab-mcts",
-    "auto-without-revision": Auto(SAMPLES, deep=0, name="auto-without-revision"),
-    "auto-without-words": Auto(SAMPLES, kinds=("code",), name="auto-without-words"),
+
+
+class Kind(NamedTuple):
+    """How tasks are searched."""
+
+    strategy: str | Strategy
+    options: Mapping[str, Any] = {"policy": FullDepth()}
+    """Of the agent."""
+
+
+def _dear(tool: str) -> Kind:
+    return Kind("auto", {"value": VALUE, "prices": Prices(per_tool={tool: Prices(cpu_second=10)})})
+
+
+KINDS = {
+    "iid": Kind("self-consistency+tests"),
+    "auto": Kind("auto"),
+    "best-of-n": Kind("best-of-n"),
+    "revision": Kind("revision"),
+    "mcts": Kind("mcts"),
+    "ab-mcts": Kind("ab-mcts"),
+    "auto-without-revision": Kind(Auto(SAMPLES, deep=0, name="auto-without-revision")),
+    "auto-without-words": Kind(Auto(SAMPLES, kinds=("code",), name="auto-without-words")),
+    "live": Kind("auto", {"value": VALUE}),
+    "live-dear-core": _dear("core"),
+    "live-dear-python": _dear("python"),
 }
-"""By kind the strategy."""
 TASKS = 120
 TOOLS = ("python", "browser")
 """For all suites, so that one agent with one core serves them; the browser only starts where a task names pages."""
@@ -164,8 +186,8 @@ def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) 
 
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
     return open_solver(
-        core, KINDS[options.kind], SAMPLES, budget=Budget(cpu_seconds=options.cpu),
-        policy=FullDepth(), home=work_folder(options), tools=options.tools, hosts=hosts,
+        core, KINDS[options.kind].strategy, SAMPLES, budget=Budget(cpu_seconds=options.cpu),
+        home=work_folder(options), tools=options.tools, hosts=hosts, **KINDS[options.kind].options,
     )  # fmt: skip
 
 

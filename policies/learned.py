@@ -132,14 +132,14 @@ class Model(Record):
 class Weights(Record):
     """A trained policy: plain numbers, and where they come from."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     features: int
     """The version of the features that it looks at."""
     core: str
     records: tuple[str, ...]
     models: tuple[Model, ...]
     """Fitted on all tasks: what a value is weighed by."""
-    careful: tuple[Model, ...] = ()
+    careful: tuple[Model, ...]
     """Fitted on those tasks only that no certificate rests on: what a risk is judged by."""
     certificates: tuple[Certificate, ...] = ()
 
@@ -241,7 +241,8 @@ def read(path: Path) -> Weights:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the whole"
-        raise UsageError(f"{path.name} is no stop policy: {where}: {first['msg']}") from error
+        wrong = f"{path.name} is no stop policy of this version: {where}: {first['msg']}"
+        raise UsageError(wrong, fix="`ponder policy train` makes one") from error
 
 
 def load(core: str, folder: Path = FOLDER) -> Weights | None:

@@ -32,6 +32,9 @@ GREEDY_TOKENS = 1024
 WIDEST = 32
 """Branches that an engine computes for several solvers at once, at most."""
 
+STOPS = ("value", "risk")
+"""What the default policy weighs by."""
+
 TOOLS = ("python",)
 """What the agent may use, unless others are named."""
 
@@ -132,11 +135,13 @@ def open_solver(
 
     Raises:
         UnknownName: there is no such core or strategy.
-        UsageError: the baseline was given a budget.
+        UsageError: the baseline was given a budget, a value or a risk; or the agent refuses an option.
     """
     if strategy == GREEDY:
-        if budget is not None and budget != Budget():
-            raise UsageError("greedy is one sample: it takes no budget")
+        given = ["budget"] * (budget is not None and budget != Budget())
+        given += [name for name in STOPS if options.get(name) is not None]
+        if given:
+            raise UsageError(f"greedy is one sample: it takes no {given[0]}")
         return GreedySolver(core, progress)
     return AgentSolver(core, strategy, samples, budget or Budget(), progress, options)
 
@@ -159,7 +164,10 @@ class AgentSolver:
             "samples": samples,
             "tools": ",".join(tools),
             "budget": budget.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+            **{name: options[name] for name in STOPS if options.get(name) is not None},
         }
+        if "prices" in options:
+            self.settings["prices"] = options["prices"].model_dump(mode="json", exclude_defaults=True)
         self.circumstances: Mapping[str, Any] = {}
 
     def start(self) -> float:

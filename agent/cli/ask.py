@@ -33,6 +33,8 @@ CORE_HELP = (
     "A model's name (`ponder models list`), a .gguf file, openai:MODEL@URL (any OpenAI-compatible server), "
     "transformers:FOLDER, or cassette:FILE (replay of --record FILE)."
 )
+VALUE_HELP = "What a right answer is worth, in CPU seconds: the learned stop weighs it."
+RISK_HELP = "Of what a full search gets right, lose at most this share by stopping early (0.05: 5%)."
 
 
 def ask(
@@ -53,13 +55,8 @@ def ask(
     strategy: Annotated[
         str, typer.Option(help="How to search: best-of-n, self-consistency, revision, mcts, ab-mcts or auto.")
     ] = "best-of-n",
-    value: Annotated[
-        float | None, typer.Option(help="What a right answer is worth, in CPU seconds: the learned stop weighs it.")
-    ] = None,
-    risk: Annotated[
-        float | None,
-        typer.Option(help="Of what a full search gets right, lose at most this share by stopping early (0.05: 5%)."),
-    ] = None,
+    value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
+    risk: Annotated[float | None, typer.Option(help=RISK_HELP)] = None,
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 6,
     tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
     url: Annotated[list[str] | None, typer.Option(help="A page to answer from; may be repeated.")] = None,

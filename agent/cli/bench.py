@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from ponder.cli.ask import CORE_HELP
+from ponder.cli.ask import CORE_HELP, RISK_HELP, VALUE_HELP
 from ponder.cli.output import make_console, note, print_json
 from ponder.errors import UsageError
 from ponder.records import Budget
@@ -30,6 +30,8 @@ Examples:
 
   ponder bench open_ended --families explain,research --limit 10
 
+  ponder bench mbpp --data mbpp_validation.jsonl --strategy auto -n 16 --value 3000 --jobs 4
+
   ponder bench compare results.jsonl greedy.jsonl
 """
 
@@ -45,6 +47,8 @@ def bench(
     strategy: Annotated[str, typer.Option(help="How to search, or greedy: one plain sample.")] = "best-of-n",
     families: Annotated[str | None, typer.Option(help="Of reasoning_gym or open_ended, comma-separated.")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=32, help="Tasks at once, on one engine.")] = 1,
+    value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
+    risk: Annotated[float | None, typer.Option(help=RISK_HELP)] = None,
     budget_cpu: Annotated[float | None, typer.Option(help="CPU seconds of each task, at most.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Results file (JSON lines): a run that was stopped goes on from it.")
@@ -80,7 +84,7 @@ def bench(
     with opened, GradingRooms() as rooms, showing() as downloads:
         make = partial(
             open_solver, strategy=strategy, samples=samples,
-            budget=budget, progress=downloads, tools=opened.tools, hosts=opened.hosts,
+            budget=budget, progress=downloads, tools=opened.tools, hosts=opened.hosts, value=value, risk=risk,
         )  # fmt: skip
         branches = 1 if strategy == GREEDY else samples
         with side_by_side(core or DEFAULT_CORE, jobs, make, branches=branches, progress=downloads) as solvers:

@@ -224,6 +224,7 @@ def test_open_ended_tasks_go_on_though_their_pages_have_another_port(data: Path,
         (["--suites", "humaneval"], "train has mbpp"),
         (["--data", "nowhere", "--suites", "gsm8k"], "cannot read"),
         (["--file", "luck=x"], "SUITE=FILE"),
+        (["--kind", "live"], "needs a stop policy that was trained for scripted"),
     ],
 )
 def test_bad_input_is_a_clear_line(done: Done, words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

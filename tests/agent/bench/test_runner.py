@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import Summary, run_suite
 from ponder.bench.solvers import Solved, Solver, open_solver, read_plain, side_by_side
 from ponder.bench.suites.registry import open_suite
+from ponder.billing import Prices
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
+from ponder.policies.learned import Weights
 from ponder.records import Budget, Prompt
 
 WriteRows = Callable[..., Path]
@@ -197,6 +200,20 @@ class Heavy(ScriptedCore):
         until = time.thread_time() + (0.5 if self.starts == 1 else 0.0)
         while time.thread_time() < until:
             pass
+
+
+def test_what_ends_a_search_is_among_the_settings(tmp_path: Path) -> None:
+    """So that a results file is not gone on with by searches that end for other reasons."""
+    weights = Weights(core="scripted", features=3, records=(), models=(), careful=())
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/scripted.json").write_text(weights.model_dump_json(), "utf-8")
+    prices = Prices(per_tool={"python": Prices(cpu_second=10)})
+    options: dict[str, Any] = {"home": tmp_path, "tools": ()}
+    with closing(open_solver(ScriptedCore([]), "auto", 4, value=30.0, prices=prices, **options)) as solver:
+        settings = solver.settings
+    assert settings["value"] == 30.0
+    assert settings["prices"] == {"per_tool": {"python": {"cpu_second": 10.0}}}
+    assert "risk" not in settings
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "best-of-n"])

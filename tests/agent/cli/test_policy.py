@@ -75,7 +75,7 @@ def test_show_tells_what_is_certified(files: dict[str, str], capsys: pytest.Capt
         (["eval", "--records", str(SAMPLE), "--strategy", "mcts"], "there are no records of mcts"),
         (["eval", "--records", str(SAMPLE), "--rates", str(SAMPLE / "manifest.json")], "has no rates of"),
         (["eval", "--records", str(SAMPLE), "--value", "-1"], "worth a positive number"),
-        (["eval", "--weights", str(SAMPLE / "manifest.json")], "is no stop policy"),
+        (["eval", "--weights", str(SAMPLE / "manifest.json")], "is no stop policy of this version"),
         (["show", "--weights", "nowhere.json"], "nowhere.json cannot be read"),
         (["show", "--core", "other"], "no stop policy was trained for other"),
     ],

@@ -1,0 +1,172 @@
+"""Searches that the learned stop ended as they ran, beside what replay makes of full searches of the same tasks.
+
+    python benchmarks/record.py run  --data FOLDER --split held-out --kind live --tasks 20
+    python benchmarks/record.py pack --data FOLDER --split held-out --kind live
+    python benchmarks/live_report.py --full FOLDER... --live FOLDER... --weights FILE [--write docs/stop.md]
+
+A FOLDER is one of `benchmarks/records/`; those of `--full` hold searches at full depth by the strategy of the live
+ones. What a right answer was worth, and prices, stand in the manifest of the live ones. CPU seconds are worked out from
+tokens in both, so that it does not matter how busy the machine was; what was measured stands beside them. No core runs.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from judge_tables import points, share, table
+from pages import exit_status, put
+
+from ponder.bench.records.recording import by_strategy, manifest_of, read_table
+from ponder.billing import Prices
+from ponder.errors import UsageError
+from ponder.judges.calibration import load as load_calibration
+from ponder.policies.learned import LearnedStop, Weights, kind_of, read
+from ponder.policies.replay import RATES, Replay, Trace, rates_of, replayed
+from ponder.policies.replay_frontier import Outcome, Row, row
+from ponder.policies.train import worth
+from ponder.records import Record
+
+BEGIN, END = "<!-- table of benchmarks/live_report.py -->", "<!-- end of the table -->"
+WITHIN = 0.1
+"""CPU agrees where it differs by less than this share."""
+
+Key = tuple[str, str]
+"""A suite and a task."""
+
+
+class Setting(Record):
+    """What live searches were asked for."""
+
+    value: float
+    prices: Mapping[str, float]
+    """By tool, what a CPU second counts, where it is not 1."""
+
+    @classmethod
+    def of(cls, folder: Path) -> Setting:
+        """Return a packed folder's. Raises UsageError: its searches were not ended by a value."""
+        suites = list(manifest_of(folder).values())
+        values = {suite.get("value") for suite in suites}
+        if len(values) != 1 or None in values:
+            raise UsageError(f"{folder.name} has no searches that a value ended", fix="record.py run --kind live")
+        prices = Prices.model_validate(suites[0].get("prices", {}))
+        return cls(value=values.pop(), prices={tool: own.cpu_second for tool, own in prices.per_tool.items()})
+
+
+class Compared(Record):
+    """Live searches of one folder, and the replay of full searches of the same tasks."""
+
+    name: str
+    setting: Setting
+    live: Row
+    """Against the replay: it saves so much of its CPU, and is so much more accurate."""
+    replay: Row
+    measured_cpu_s: float
+    """A task, of the live searches."""
+    runs: float
+    """Runs of code, a task."""
+    words: float
+    """Steps that ran nothing, a task."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the live accuracy lies in the interval of the replay's, and the CPU differs by a tenth at most."""
+        inside = self.replay.accuracy.low <= self.live.accuracy.value <= self.replay.accuracy.high
+        return inside and abs(self.live.saved.value) <= WITHIN
+
+
+def compare(live: Path, full: Sequence[Trace], weights: Weights, replay: Replay) -> Compared:
+    """Return how live searches compare with the replay of full ones. Raises UsageError."""
+    setting = Setting.of(live)
+    recorded = {(one.suite, one.task): one for one in full}
+    about = {(one["suite"], one["task"]): one for one in read_table(live, "tasks")}
+    ended = [one for one in replay.traces(live) if (one.suite, one.task) in recorded]
+    if not ended:
+        raise UsageError(f"{live.name} has no task in common with the full searches")
+    policy, seen, ran = LearnedStop(weights, value=setting.value), [], []
+    for one in ended:
+        key = (one.suite, one.task)
+        kind = kind_of(recorded[key].full.features)
+        at = replayed(recorded[key], policy).at
+        seen.append(Outcome(right=worth(at, kind), cost=at.cpu_s))
+        # What it came to is what the run said, not what replay would choose.
+        came = about[key]["score" if kind == "texts" else "right"]
+        ran.append(Outcome(right=float(came), cost=one.full.cpu_s))
+    keys = {(one.suite, one.task) for one in ended}
+    return Compared(
+        name=live.name, setting=setting, live=row(ran, seen, policy="live", value=setting.value),
+        replay=row(seen, seen, policy="replay", value=setting.value),
+        measured_cpu_s=fmean(float(about[key]["charged_cpu_s"]) for key in keys), **steps(live, keys),
+    )  # fmt: skip
+
+
+def steps(folder: Path, keys: Collection[Key]) -> dict[str, float]:
+    """Return how many steps searches took that ran code, and that ran nothing, a task."""
+    own = [one for one in read_table(folder, "nodes") if (one["suite"], one["task"]) in keys and one["kind"] != "check"]
+    runs = sum(one["ok"] is not None and one["act"] != "browse" for one in own)
+    return {"runs": runs / len(keys), "words": sum(one["ok"] is None for one in own) / len(keys)}
+
+
+def shown(found: Sequence[Compared]) -> str:
+    """Return the comparison as a table."""
+    head = [
+        "searches", "tasks", "right: live", "replay", "live less replay", "CPU s a task: live", "replay",
+        "live, measured", "runs of code a task", "other steps a task",
+    ]  # fmt: skip
+    rows = [
+        [
+            _name(one.setting), str(one.live.tasks), share(one.live.accuracy), share(one.replay.accuracy),
+            points(one.live.difference), f"{one.live.cost.value:.1f}", f"{one.replay.cost.value:.1f}",
+            f"{one.measured_cpu_s:.1f}", f"{one.runs:.1f}", f"{one.words:.1f}",
+        ]
+        for one in found
+    ]  # fmt: skip
+    return table(head, rows)
+
+
+def _name(setting: Setting) -> str:
+    dear = [f"`{tool}` {price:g} times as dear" for tool, price in setting.prices.items()]
+    return ", ".join([f"value {setting.value:g}", *dear])
+
+
+def look(options: argparse.Namespace) -> list[Compared]:
+    """Return the comparison of each live folder. Raises UsageError."""
+    weights = read(options.weights)
+    if len(by_strategy([*options.full, *options.live])) != 1:
+        raise UsageError("live and full searches are of several strategies", fix="name one's")
+    rates, calibration = rates_of(weights.core, options.rates), load_calibration().of(weights.core)
+    found = []
+    for folder in options.live:
+        replay = Replay(rates, calibration, Setting.of(folder).prices)
+        full = [trace for one in options.full for trace in replay.traces(one)]
+        found.append(compare(folder, full, weights, replay))
+    return found
+
+
+def main() -> None:
+    """Compare, and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--live", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--weights", type=Path, required=True, help="what ended the live searches")
+    parser.add_argument("--rates", type=Path, default=RATES, help="what tokens cost (benchmarks/rates.py)")
+    parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
+    options = parser.parse_args()
+    found = look(options)
+    text = shown(found)
+    if options.write:
+        put(text, options.write, BEGIN, END)
+    print(text)
+    told: dict[str, Any] = {one.name: one.model_dump(mode="json") | {"agrees": one.agrees} for one in found}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
