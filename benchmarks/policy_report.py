@@ -26,14 +26,12 @@ from judge_tables import points, share, table
 from pages import exit_status, put
 
 from ponder.bench.records.curves import draw_frontier
-from ponder.bench.records.offline import INDEPENDENT
 from ponder.bench.records.recording import by_strategy
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
 from ponder.policies.replay import ORDERS, RATES, Replay, Stopped, Trace, as_recorded, rates_of, replayed
 from ponder.policies.replay_frontier import Evaluation, Row, evaluate, outcome, outcomes, row
-from ponder.policies.rules import FixedN
 from ponder.policies.train import FOLDS, part_of, train
 from ponder.records import Record
 from ponder.stats import Interval
@@ -115,13 +113,11 @@ def crossed(trained: Sequence[Trace], own: Sequence[Trace], weights: Weights, va
     )  # fmt: skip
 
 
-def one_sample(replay: Replay, folders: Sequence[Path], suite: str) -> Row | None:
-    """Return what one sample is worth, of records of independent ones; None: there are none."""
-    one_by_one = replace(replay, step=1, orders=1)
-    alone = [one for one in _traces(one_by_one, folders) if one.suite == suite]
-    if not alone:
-        return None
-    return row(outcomes(alone, FixedN(1)), outcomes(alone, None), policy="one sample")
+def one_sample(replay: Replay, folders: Sequence[Path], full: Sequence[Trace]) -> Row:
+    """Return what the first sample alone is worth of such searches."""
+    tasks = {one.task for one in full}
+    alone = [one for folder in folders for one in replay.first_samples(folder) if one.task in tasks]
+    return row(outcomes(alone, None), outcomes(full, None), policy="one sample")
 
 
 def _fold(trace: Trace) -> int:
@@ -195,13 +191,12 @@ def moved_table(found: Sequence[Moved]) -> str:
     return table(head, rows)
 
 
-def crossed_table(strategy: str, found: Crossed, alone: Row | None) -> str:
+def crossed_table(strategy: str, found: Crossed, alone: Row) -> str:
     """Return a suite's cross-fitted figures."""
     head = ["search", "tasks", "score", "cost a task", "less than full depth", "score less full depth's"]
     rows = [
         [one.policy, str(one.tasks), share(one.accuracy), _number(one.cost), share(one.saved), points(one.difference)]
         for one in (found.full, found.learned, alone)
-        if one is not None
     ]
     why = ", ".join(f"{reason} {count}" for reason, count in sorted(found.reasons.items()))
     title = f"### {found.suite}, {strategy}: each task by a policy that was trained without it"
@@ -216,7 +211,8 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Return the tables, and the figures."""
     weights = read(options.weights)
     replay = Replay(rates_of(weights.core, options.rates), load_calibration().of(weights.core), orders=ORDERS)
-    trained_by = {name: _traces(replay, folders) for name, folders in sorted(by_strategy(options.train).items())}
+    folders_by = dict(sorted(by_strategy(options.train).items()))
+    trained_by = {name: _traces(replay, folders) for name, folders in folders_by.items()}
     trained = [trace for traces in trained_by.values() for trace in traces]
     parts, figures = [], dict[str, Any]()
     for strategy, folders in sorted(by_strategy(options.held_out).items()):
@@ -240,12 +236,12 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             "tasks": found.tasks, "decision_ms": own_ms, "transfer": [one.model_dump(mode="json") for one in away],
             "prices": [one.model_dump(mode="json") for one in prices],
         }  # fmt: skip
-    alone = by_strategy(options.train).get(INDEPENDENT, [])
     for strategy, traces in trained_by.items():
         here = [trace for trace in as_recorded(traces) if trace.suite in CROSSED]
         for suite in sorted({trace.suite for trace in here}):
-            own = crossed(trained, [trace for trace in here if trace.suite == suite], weights, options.value)
-            parts.append(crossed_table(strategy, own, one_sample(replay, alone, suite)))
+            full = [trace for trace in here if trace.suite == suite]
+            own = crossed(trained, full, weights, options.value)
+            parts.append(crossed_table(strategy, own, one_sample(replay, folders_by[strategy], full)))
             figures[f"{suite}, {strategy}"] = own.model_dump(mode="json")
     return "\n\n".join(parts), figures
 

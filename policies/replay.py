@@ -187,6 +187,17 @@ class Replay:
 
         return [trace for own in made_of_each(folder, seen) for trace in own]
 
+    def first_samples(self, folder: Path) -> list[Trace]:
+        """Return each search of a packed folder as if it had ended with its first sample's first answer.
+
+        Raises: as `traces`.
+        """
+        def seen(about: Row, nodes: Sequence[Row], settings: Row) -> Trace:
+            past = _Past(about, nodes, self, samples=1, independent=strategy_of(settings) == INDEPENDENT)
+            return Trace(about["suite"], about["task"], (past.first_sample(),))
+
+        return made_of_each(folder, seen)
+
     def searches(self, folder: Path) -> list[Search]:
         """Return the searches of a packed folder as they are, but for what they cost: that is worked out from tokens.
 
@@ -217,7 +228,7 @@ class _Past:
             batches[row["decisions_before"], row["kind"]].append(node)
         self._batch = {node: batch for batch in batches.values() for node in batch}
         """The steps that are computed together with each, were they all."""
-        self._most = replay.step if independent else samples
+        self._most = min(replay.step, samples) if independent else samples
 
     def search(self) -> Search:
         """Return it whole, its steps priced as if they had come one after the other."""
@@ -248,6 +259,13 @@ class _Past:
             # Whichever comes first reads the prompt that all share.
             self._read |= {head: _read(self._rows[first]) for head, first in zip(order, heads, strict=True)}
             yield tuple(self._in_order([of_sample[None], *(of_sample[head] for head in order)]))
+
+    def first_sample(self) -> Prefix:
+        """Return the search as its first sample alone would have left it, at its first answer."""
+        heads = list(heads_of(self._rows))
+        own = [node for node in sorted(self._rows) if head_of(node, self._rows, heads) in (None, *heads[:1])]
+        answered = next((at for at, node in enumerate(own, 1) if node in self._candidates), len(own))
+        return self._prefix(own[:answered], set(own[:answered]), [], rounds=0)
 
     def _in_order(self, samples: Sequence[Sequence[int]]) -> Iterator[Prefix]:
         """Yield samples of such nodes a few at a time; the first of them are nobody's, and there from the start."""

@@ -116,3 +116,13 @@ def test_live_searches_that_cannot_be_compared(searched: Searched, report: Repor
     assert "no searches that a value ended" in err
     other, _ = searched("other", FullDepth(), task="suite/2", value=1.0)
     assert "no task in common" in report(full, other)[2]
+
+
+def test_the_first_sample_alone(searched: Searched) -> None:
+    folder, _ = searched("full", FullDepth())
+    (alone,) = Replay(RATES).first_samples(folder)
+    (full,) = Replay(RATES).traces(folder)
+    (only,) = alone.prefixes
+    assert (only.features.samples, only.features.answered, only.right) == (1, 1, 1.0)
+    assert (full.full.features.samples, full.full.features.answered) == (5, 5)
+    assert only.cpu_s == pytest.approx(full.full.cpu_s / 5), "all were written one by one here, and share no prompt"
