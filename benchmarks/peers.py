@@ -12,7 +12,8 @@ has here (with PONDER_ENGINE=wheel, the wheel's). A task's CPU seconds are the e
 framework's own process; loading is left out.
 
 The table compares ponder at the CPU that each peer spends: its searches are cut off after so many seconds that its
-tasks cost as much on average as the peer's (all they had, where that is less).
+tasks cost as much on average as the peer's (all they had, where that is less). All take turns, a task each, so that a
+machine whose CPU seconds are worth more at one time than at another is the same to all.
 
 `run` goes on where it ended; a task for which a peer has not found an answer within 200 CPU seconds is left without.
 The last line is one JSON object.
@@ -165,15 +166,21 @@ class PeerSolver:
         self._end()
 
 
-def solver_of(who: str, options: argparse.Namespace, stack: ExitStack) -> Solver:
-    """Return who answers, until the stack ends."""
-    if who == OWN:
-        solver = open_solver(options.core, "auto", MOST, home=options.work / OWN)
-    elif who == TREES:
-        solver = open_solver(options.core, "ab-mcts", SAMPLES, policy=FullDepth(), home=options.work / "treequest")
-    else:
-        solver = PeerSolver(who, stack.enter_context(serve(options.core)), options.core)
-    return stack.enter_context(closing(solver))
+def solvers_of(options: argparse.Namespace, stack: ExitStack) -> dict[str, Solver]:
+    """Return who answers, by name, until the stack ends; frameworks share a server."""
+    found: dict[str, Solver] = {}
+    peers = [who for who in options.who if who not in (OWN, TREES)]
+    server = stack.enter_context(serve(options.core)) if peers else None
+    for who in options.who:
+        if who == OWN:
+            solver: Solver = open_solver(options.core, "auto", MOST, home=options.work / OWN)
+        elif who == TREES:
+            solver = open_solver(options.core, "ab-mcts", SAMPLES, policy=FullDepth(), home=options.work / "treequest")
+        else:
+            assert server is not None
+            solver = PeerSolver(who, server, options.core)
+        found[who] = stack.enter_context(closing(solver))
+    return found
 
 
 def opened(options: argparse.Namespace, stack: ExitStack) -> list[Suite]:
@@ -190,36 +197,45 @@ def file_of(options: argparse.Namespace, who: str, suite: str) -> Path:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Ask who is to be asked what was not asked yet, until the minutes are over."""
     ends = time.monotonic() + 60 * options.minutes
-    done: dict[str, int] = {}
-    stopped = "all done"
-    with ExitStack() as whole:
-        rooms, suites = whole.enter_context(GradingRooms()), opened(options, whole)
-        for who in options.who:
-            with ExitStack() as stack:
-                solver = solver_of(who, options, stack)
-                files = {
-                    suite.name: stack.enter_context(ResultsFile(
-                        file_of(options, who, suite.name), {"suite": suite.name, **suite.manifest, **solver.settings}
-                    ))
-                    for suite in suites
-                }  # fmt: skip
-                todo = [
-                    (one, files[suite.name])
-                    for suite, one in record.turns(suites, options.tasks)
-                    if one.id not in files[suite.name].done
-                ]
-                try:
-                    for row in answered(_until(ends, todo), [solver], rooms):
-                        show(who, row)
-                except KeyboardInterrupt:
-                    stopped = "interrupted"
-                done[who] = sum(len(file.rows) for file in files.values())
-            if stopped == "interrupted":
-                break
-            if time.monotonic() > ends:
-                stopped = "time"
-                break
-    return {"done": done, "of": options.tasks * len(SUITES), "stopped": stopped}
+    with ExitStack() as stack:
+        rooms, suites = stack.enter_context(GradingRooms()), opened(options, stack)
+        files: dict[str, list[ResultsFile]] = {}
+        rows: dict[str, Iterator[ResultRow]] = {}
+        for who, solver in solvers_of(options, stack).items():
+            own = {
+                suite.name: stack.enter_context(ResultsFile(
+                    file_of(options, who, suite.name), {"suite": suite.name, **suite.manifest, **solver.settings}
+                ))
+                for suite in suites
+            }  # fmt: skip
+            todo = [
+                (one, own[suite.name])
+                for suite, one in record.turns(suites, options.tasks)
+                if one.id not in own[suite.name].done
+            ]
+            files[who], rows[who] = list(own.values()), answered(_until(ends, todo), [solver], rooms)
+        stopped = "all done"
+        try:
+            for who, row in in_turn(rows):
+                show(who, row)
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        done = {who: sum(len(file.rows) for file in own) for who, own in files.items()}
+    if stopped == "all done" and time.monotonic() > ends:
+        stopped = "time"
+    return {"done": done, "of": sum(min(options.tasks, suite.size) for suite in suites), "stopped": stopped}
+
+
+def in_turn(streams: Mapping[str, Iterator[ResultRow]]) -> Iterator[tuple[str, ResultRow]]:
+    """Yield from each in turn, with its name, until all have ended."""
+    left = dict(streams)
+    while left:
+        for who, rows in list(left.items()):
+            row = next(rows, None)
+            if row is None:
+                del left[who]
+            else:
+                yield who, row
 
 
 def _until(ends: float, todo: Sequence[tuple[Problem, ResultsFile]]) -> Iterator[tuple[Problem, ResultsFile]]:

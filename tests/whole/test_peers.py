@@ -49,6 +49,11 @@ def test_ponder_has_the_cpu_that_the_peer_spent(script: Any, cpu_s: float, ours:
     assert found["ahead"].value == ours - 0.5
 
 
+def test_all_take_turns(script: Any) -> None:
+    streams = {"a": iter([row("s/1", right=True, cpu_s=1.0)] * 2), "b": iter([row("s/2", right=True, cpu_s=1.0)])}
+    assert [who for who, _ in script("peers").in_turn(streams)] == ["a", "b", "a"]
+
+
 @pytest.mark.real
 def test_snippets_keep_their_variables_in_the_sandbox(script: Any) -> None:
     agents = script("peer_agents")
