@@ -28,6 +28,7 @@ from ponder.parts import (
     DEFAULT_CORE,
     TOOLS,
     check_core,
+    check_prices,
     check_tools,
     default_home,
     make_policy,
@@ -65,7 +66,7 @@ class Agent:
         whole_process: bill this process's CPU from its start, imports included (the command line does).
 
     Raises:
-        UnknownName: of `core` or of a tool.
+        UnknownName: of `core`, of a tool, or of what has a price.
         ModelError: `core` is a file that is no model.
         UsageError: `value` or `risk` is not possible, or nothing was learned for the core; both with a `policy`.
     """
@@ -102,7 +103,7 @@ class Agent:
             judge=judge or EvidenceJudge(load().of(model)),
             policy=policy or make_policy(model, folder, value=value, risk=risk),
             limits=limits or Limits(),
-            prices=prices or Prices(),
+            prices=check_prices(prices or Prices()),
             hosts=hosts or HostRules(),
             home=folder,
             progress=progress,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ponder.core.llama.engine import EngineSettings
 from ponder.errors import UnknownName, UsageError
-from ponder.ledger import DAEMON, OVERHEAD, Ledger, Meter
+from ponder.ledger import DAEMON, FETCH, IDLE, OVERHEAD, Ledger, Meter, Prices
 from ponder.metering import Closing
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
 from ponder.policies.checks_and_votes import ChecksAndVotes
@@ -35,6 +35,8 @@ DEFAULT_CORE = "qwen2.5-coder-1.5b"
 TRANSFORMERS = "transformers:"
 OTHER_CORES = ("openai:MODEL@URL", "cassette:FILE", f"{TRANSFORMERS}FOLDER")
 TOOLS = ("python", "browser")
+BILLED = ("core", *TOOLS, OVERHEAD, IDLE, DAEMON, FETCH)
+"""Rows that a bill may have."""
 CLOSING = {
     "core": Closing(0.06, 0.1),
     "python": Closing(0.02, 0.03),
@@ -59,6 +61,14 @@ def check_tools(names: Sequence[str]) -> tuple[str, ...]:
         if name not in TOOLS:
             raise UnknownName("tool", name, list(TOOLS))
     return tuple(dict.fromkeys(names))
+
+
+def check_prices(prices: Prices) -> Prices:
+    """Return the prices. Raises UnknownName: one is of what no bill has a row for."""
+    for tool in prices.per_tool:
+        if tool not in BILLED:
+            raise UnknownName("tool in a price", tool, list(BILLED))
+    return prices
 
 
 def check_core(name: str) -> str:

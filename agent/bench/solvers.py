@@ -14,6 +14,7 @@ from ponder.agent import Agent
 from ponder.background import BackgroundLoop
 from ponder.bench.grading import last_number
 from ponder.bench.problems import Problem, ReplyKind
+from ponder.billing import Prices
 from ponder.core.shared import SharedCore
 from ponder.errors import CoreError, UsageError
 from ponder.ledger import FETCH, Ledger
@@ -135,11 +136,12 @@ def open_solver(
 
     Raises:
         UnknownName: there is no such core or strategy.
-        UsageError: the baseline was given a budget, a value or a risk; or the agent refuses an option.
+        UsageError: the baseline was given a budget, a price, a value or a risk; or the agent refuses an option.
     """
     if strategy == GREEDY:
         given = ["budget"] * (budget is not None and budget != Budget())
         given += [name for name in STOPS if options.get(name) is not None]
+        given += ["price"] * (options.get("prices", Prices()) != Prices())
         if given:
             raise UsageError(f"greedy is one sample: it takes no {given[0]}")
         return GreedySolver(core, progress)
@@ -166,8 +168,9 @@ class AgentSolver:
             "budget": budget.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
             **{name: options[name] for name in STOPS if options.get(name) is not None},
         }
-        if "prices" in options:
-            self.settings["prices"] = options["prices"].model_dump(mode="json", exclude_defaults=True)
+        prices = options.get("prices", Prices())
+        if prices != Prices():
+            self.settings["prices"] = prices.model_dump(mode="json", exclude_defaults=True)
         self.circumstances: Mapping[str, Any] = {}
 
     def start(self) -> float:

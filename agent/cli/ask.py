@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from ponder.billing import Prices
 from ponder.cli.output import finish, with_whole_bill
 from ponder.errors import UsageError
 from ponder.policies.hosts import HostRules
@@ -25,6 +27,8 @@ EPILOG = """Examples:
 
   ponder ask "How long is the coast of Norway in km?" --strategy auto -n 16 --risk 0.05
 
+  ponder ask "What is the 2000th prime number?" --strategy auto -n 16 --value 3000 --price python=10
+
   ponder ask "How many days from 1999-12-31 to 2026-11-22?" --json | python -m json.tool
 """
 
@@ -35,6 +39,7 @@ CORE_HELP = (
 )
 VALUE_HELP = "What a right answer is worth, in CPU seconds: the learned stop weighs it."
 RISK_HELP = "Of what a full search gets right, lose at most this share by stopping early (0.05: 5%)."
+PRICE_HELP = "What a CPU second of this tool (core, python, browser) counts, instead of 1; may be repeated."
 
 
 def ask(
@@ -57,6 +62,7 @@ def ask(
     ] = "best-of-n",
     value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
     risk: Annotated[float | None, typer.Option(help=RISK_HELP)] = None,
+    price: Annotated[list[str] | None, typer.Option(metavar="TOOL=X", help=PRICE_HELP)] = None,
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 6,
     tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
     url: Annotated[list[str] | None, typer.Option(help="A page to answer from; may be repeated.")] = None,
@@ -75,6 +81,7 @@ def ask(
     """
     task = _task(question, url or [], tests)
     budget = _budget(budget_cpu, budget_wall, budget_tokens, budget_cost, budget_tool or [])
+    prices = prices_of(price or [])
     from ponder.agent import Agent
     from ponder.cli.view import watching
     from ponder.models import showing
@@ -89,6 +96,7 @@ def ask(
             strategy=make_strategy(names, strategy, samples),
             value=value,
             risk=risk,
+            prices=prices,
             hosts=hosts,
             progress=progress,
             record=record,
@@ -112,14 +120,26 @@ def _budget(
     cpu: float | None, wall: float | None, tokens: int | None, cost: float | None, tools: list[str]
 ) -> Budget:
     try:
-        per_tool = {}
-        for text in tools:
-            tool, _, seconds = text.partition("=")
-            per_tool[tool.strip()] = Budget.model_validate({"cpu_seconds": seconds.strip()})
+        per_tool = {tool: Budget.model_validate({"cpu_seconds": seconds}) for tool, seconds in _by_tool(tools)}
         return Budget(cpu_seconds=cpu, wall_seconds=wall, tokens=tokens, cost=cost, per_tool=per_tool)
     except ValidationError as error:
         why = f"a budget must be a number greater than zero ({_words(error)})"
         raise UsageError(why, fix="leave it out for none") from error
+
+
+def prices_of(texts: list[str]) -> Prices:
+    """Return the prices in `TOOL=X` words. Raises UsageError."""
+    try:
+        return Prices(per_tool={tool: Prices.model_validate({"cpu_second": x}) for tool, x in _by_tool(texts)})
+    except ValidationError as error:
+        why = f"a price is a tool's name and a number, as in python=10 ({_words(error)})"
+        raise UsageError(why, fix="leave it out where a CPU second counts 1") from error
+
+
+def _by_tool(texts: list[str]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        tool, _, number = text.partition("=")
+        yield tool.strip(), number.strip()
 
 
 def _words(error: ValidationError) -> str:

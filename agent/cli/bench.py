@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from ponder.cli.ask import CORE_HELP, RISK_HELP, VALUE_HELP
+from ponder.cli.ask import CORE_HELP, PRICE_HELP, RISK_HELP, VALUE_HELP, prices_of
 from ponder.cli.output import make_console, note, print_json
 from ponder.errors import UsageError
 from ponder.records import Budget
@@ -49,6 +49,7 @@ def bench(
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=32, help="Tasks at once, on one engine.")] = 1,
     value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
     risk: Annotated[float | None, typer.Option(help=RISK_HELP)] = None,
+    price: Annotated[list[str] | None, typer.Option(metavar="TOOL=X", help=PRICE_HELP)] = None,
     budget_cpu: Annotated[float | None, typer.Option(help="CPU seconds of each task, at most.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Results file (JSON lines): a run that was stopped goes on from it.")
@@ -67,7 +68,7 @@ def bench(
         return _compare(files or [], as_json=as_json)
     if files:
         raise UsageError(f"{files[0]} is one argument too many", fix="a suite's tasks are named by --data")
-    budget = _budget(budget_cpu)
+    budget, prices = _budget(budget_cpu), prices_of(price or [])
     from ponder.bench.report import progress, remarks, tables, waiting
     from ponder.bench.results import ResultsFile, read_results
     from ponder.bench.rooms import GradingRooms
@@ -84,7 +85,8 @@ def bench(
     with opened, GradingRooms() as rooms, showing() as downloads:
         make = partial(
             open_solver, strategy=strategy, samples=samples,
-            budget=budget, progress=downloads, tools=opened.tools, hosts=opened.hosts, value=value, risk=risk,
+            budget=budget, progress=downloads, tools=opened.tools, hosts=opened.hosts,
+            value=value, risk=risk, prices=prices,
         )  # fmt: skip
         branches = 1 if strategy == GREEDY else samples
         with side_by_side(core or DEFAULT_CORE, jobs, make, branches=branches, progress=downloads) as solvers:

@@ -57,6 +57,13 @@ def test_a_budget_that_allows_nothing(capsys: pytest.CaptureFixture[str], option
     assert "greater than" in complaint(capsys, ["ask", "q", *option], 2)
 
 
+@pytest.mark.parametrize(
+    ("price", "told"), [("python=-1", "python=10"), ("python", "python=10"), ("hammer=2", "unknown tool in a price")]
+)
+def test_a_price_that_is_none(capsys: pytest.CaptureFixture[str], price: str, told: str) -> None:
+    assert told in complaint(capsys, ["ask", "q", "--price", price], 2)
+
+
 @pytest.mark.parametrize("question", ["", " "])
 def test_an_empty_question(capsys: pytest.CaptureFixture[str], question: str) -> None:
     assert "empty" in complaint(capsys, ["ask", question], 2)

@@ -74,7 +74,8 @@ def test_broken_files(capsys: pytest.CaptureFixture[str], tmp_path: Path, conten
      ["gsm8k", "more.jsonl"], ["gsm8k", "--budget-cpu", "0"], ["reasoning_gym", "--data", "x.jsonl"], ["compare"],
      ["compare", "a.jsonl", "b.jsonl"], ["gsm8k", "--seed", "x"], ["open_ended", "--data", "x.jsonl"],
      ["open_ended", "--strategy", "greedy", "--budget-cpu", "5"], ["open_ended", "--value", "0"],
-     ["open_ended", "--strategy", "greedy", "--value", "5"], ["open_ended", "--strategy", "greedy", "--risk", "0.1"]],
+     ["open_ended", "--strategy", "greedy", "--value", "5"], ["open_ended", "--strategy", "greedy", "--risk", "0.1"],
+     ["open_ended", "--strategy", "greedy", "--price", "core=2"], ["open_ended", "--price", "hammer=2"]],
 )  # fmt: skip
 def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     complaint(capsys, arguments)
