@@ -52,7 +52,7 @@ async def check_core(name: str) -> Report:
             check_core(name)
             here = name.startswith(tuple(other.partition(":")[0] + ":" for other in OTHER_CORES)) or is_here(name)
             return {"ok": here, "why": "" if here else _PULL.format(name)}
-        core = OpenAICore(parse_name(name))
+        core = OpenAICore(parse_name(name).model_copy(update={"attempts": 1}))  # who looks now need not wait for it
         try:
             await core.start()
             return {"ok": True, "why": _server(core.manifest()), **core.manifest()}
