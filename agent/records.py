@@ -361,6 +361,15 @@ class Node(Record):
             return self.observation.answer
         return None
 
+    @property
+    def worked(self) -> StepKind:
+        """The kind of step that it was: where the core chose, by what it did; `free` while that is open."""
+        if self.kind in ("code", "reason", "answer") or self.action is None:
+            return self.kind
+        if isinstance(self.action, Browse):
+            return "browse"
+        return "code" if isinstance(self.action, RunCode) else "answer"
+
 
 class Best(Record):
     """The best answer so far."""
@@ -396,12 +405,16 @@ class Standing(Record):
     """1 where the first half of the candidates led to the same answer, 0 where to another; None: to none."""
     gain: float | None = None
     """The confidence in the best answer less that in the one of the first half; None where that had none."""
+    ways: int = 0
+    """Ways in which the answers came about: computed by a program, worked out in words, just said."""
+    best_ways: int = 0
+    """Those in which the best answer did."""
 
 
 class Features(Record):
     """What a stop policy may look at: figures of the tree and the ledger, nothing hidden."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     rounds: int
     samples: int
     """Branches that ended, with an answer or without."""
@@ -447,7 +460,13 @@ class Features(Record):
     next_steps: int = 0
     """Steps that the strategy would take next, those on their way included."""
     next_cost: float = 0.0
-    """What these are expected to cost: by the mean of the steps so far."""
+    """What these are still expected to cost: by the mean of the steps so far."""
+    next_other: float = 0.0
+    """How far these work in another way than the steps so far: 1 where none of those ran code and all of these will."""
+    ways: int = 0
+    """Ways in which the answers came about (run, worked out in words, just said): see `Standing`."""
+    best_ways: int = 0
+    """Those in which the best one did."""
 
 
 class Decision(Record):

@@ -17,11 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from ponder.errors import UsageError
+from ponder.policies.features import STILL_TO_COME
 from ponder.policies.risk import Certificate
 from ponder.records import Decision, Features, Record, StopReason
 from ponder.stats import chance_of_lead, logistic
@@ -32,11 +33,11 @@ VALUE = 1000.0
 
 Kind = Literal["programs", "answers", "texts", "none"]
 """What decides among the answers; `none` while there is none."""
-Head = Literal["now", "next", "end", "lost"]
-"""What is asked: whether the best answer is right now, after one more round, at full depth; and whether it is right at
-full depth, and wrong now."""
-HEADS: tuple[Head, ...] = ("now", "next", "end", "lost")
-_MOST_IN_A_ROW = 8
+Head = Literal["now", "found_next", "found_end", "spoiled_next", "spoiled_end"]
+"""What is asked: whether the best answer is right now; where it is wrong, whether it is right after one more round, and
+at full depth (found); where it is right, whether it is wrong then (spoiled)."""
+HEADS: tuple[Head, ...] = ("now", "found_next", "found_end", "spoiled_next", "spoiled_end")
+_SURE, _LEAST_DOUBT = 0.001, -10.0
 _OUTSIDE = 0.25
 """An input may lie outside of its range in training by this share of it."""
 _ROUNDED = 1e-4
@@ -50,39 +51,33 @@ def kind_of(features: Features) -> Kind:
 
 
 def inputs(features: Features) -> Mapping[str, float]:
-    """Return what the models look at, by name. All are figures of the tree: none is a price or a machine's speed."""
-    total, signals = max(1, sum(features.counts)), features.signals
-    first, second = (*features.counts, 0, 0)[:2]
-    passes = features.best_passed == 1
+    """Return what the models look at, by name. All are figures of the tree: none is a price or a machine's speed.
+
+    - `odds`: of the judge's confidence, as their logarithm.
+    - `lead`: the chance that the leading answer is the core's most likely one; `doubt` what it lacks of 1, in halvings.
+    - `other_open`: how far the next steps work in another way than those so far, the more the less certain the lead is.
+    """
+    lead = chance_of_lead(*(*features.votes, 0.0, 0.0)[:2]) if features.answered else 0.0
+    confidence = min(max(features.confidence, _SURE), 1 - _SURE)
     return {
         "samples": math.log2(1 + features.samples),
+        "left": math.log2(1 + max(0, features.max_samples - features.samples)),
         "answered": features.answered / max(1, features.samples),
-        "share": first / total,
-        "margin": (first - second) / total,
-        "lead": math.log2(1 + first - second),
-        "lead_chance": chance_of_lead(*(*features.votes, 0.0, 0.0)[:2]) if features.answered else 0.0,
-        "distinct": len(features.counts) / total,
-        "stale": min(features.stale, _MOST_IN_A_ROW) / _MOST_IN_A_ROW,
-        "same_in_a_row": min(features.same_in_a_row, _MOST_IN_A_ROW) / _MOST_IN_A_ROW,
         "failed": features.failed_steps / max(1, features.samples),
-        "logprob": signals.get("mean_logprob", 0.0),
         "confidence": features.confidence,
-        "steady": features.steady or 0.0,
-        "passed": features.best_passed or 0.0,
-        "passes": float(passes),
-        "passing": signals.get("passing", 0.0),
-        "behaves": signals.get("behaves", 0.0) if passes else 0.0,
-        "alike": signals.get("log_alike", 0.0) if passes else 0.0,
-        "executed": signals.get("executed", 0.0),
-        "followed": features.best_followed,
-        "obeying": signals.get("obeying", 0.0),
+        "odds": math.log(confidence / (1 - confidence)),
+        "lead": lead,
+        "doubt": max(_LEAST_DOUBT, math.log2(max(1 - lead, 2.0**_LEAST_DOUBT))),
+        "other_open": 2 * (1 - lead) * features.next_other,
+        "logprob": features.signals.get("mean_logprob", 0.0),
+        "obeying": features.signals.get("obeying", 0.0),
     }
 
 
 def at_this_rate(features: Features) -> float:
     """Return what the samples that are left would cost if each cost what those so far did, in the ledger's prices."""
-    left = max(0, features.max_samples - features.samples)
-    return sum(features.cost_by_tool.values()) / max(1, features.samples) * left
+    done = features.samples + (1 - STILL_TO_COME) * features.pending
+    return sum(features.cost_by_tool.values()) / max(1.0, done) * max(0.0, features.max_samples - done)
 
 
 class Input(Record):
@@ -100,25 +95,47 @@ class Input(Record):
         return not self.low - slack <= value <= self.high + slack
 
 
+class Chances(NamedTuple):
+    """How likely the best answer is right."""
+
+    now: float
+    next: float
+    """After one more round."""
+    end: float
+    """At full depth."""
+    lost: float
+    """At full depth, where it is wrong now."""
+
+
 class Model(Record):
-    """Logistic models of one kind of search, over the same inputs."""
+    """Logistic models of one kind of search."""
 
     kind: Kind
     inputs: tuple[Input, ...]
     bias: Mapping[Head, float]
-    weights: Mapping[Head, tuple[float, ...]]
+    weights: Mapping[Head, Mapping[str, float]]
+    """By input; a head leaves out what tells it nothing."""
     cost_left: float = Field(default=1.0, gt=0)
     """What a full search costs after this, as a share of what its samples that are left would by those so far."""
     snapshots: int = 0
     tasks: int = 0
 
-    def chances(self, values: Mapping[str, float]) -> Mapping[Head, float]:
+    def chances(self, values: Mapping[str, float]) -> Chances:
         """Return how likely the best answer is right, now and later. Raises KeyError: an input is missing."""
-        scaled = [(min(max(values[one.name], one.low), one.high) - one.mean) / one.scale for one in self.inputs]
-        return {
-            head: logistic(self.bias[head] + sum(w * x for w, x in zip(self.weights[head], scaled, strict=True)))
+        scaled = {
+            one.name: (min(max(values[one.name], one.low), one.high) - one.mean) / one.scale for one in self.inputs
+        }
+        said = {
+            head: logistic(self.bias[head] + sum(weight * scaled[name] for name, weight in self.weights[head].items()))
             for head in HEADS
         }
+        now = said["now"]
+        return Chances(
+            now=now,
+            next=now + (1 - now) * said["found_next"] - now * said["spoiled_next"],
+            end=now + (1 - now) * said["found_end"] - now * said["spoiled_end"],
+            lost=(1 - now) * said["found_end"],
+        )
 
     def cost_of_rest(self, features: Features) -> float:
         """Return what the search is expected to cost until its strategy has nothing left, in the ledger's prices."""
@@ -207,29 +224,29 @@ class LearnedStop:
         return self._by_value(features, chances, confidence, model.cost_of_rest(features))
 
     def _by_value(
-        self, features: Features, chances: Mapping[Head, float], confidence: float, cost_left: float
+        self, features: Features, chances: Chances, confidence: float, cost_left: float
     ) -> Decision:
-        soon, late = (max(0.0, chances[head] - chances["now"]) for head in ("next", "end"))
+        soon, late = (max(0.0, then - chances.now) for then in (chances.next, chances.end))
         told = (
-            f"right now {chances['now']:.2f}; one more round +{soon:.3f} for {features.next_cost:.0f}, all that are "
+            f"right now {chances.now:.2f}; one more round +{soon:.3f} for {features.next_cost:.0f}, all that are "
             f"left +{late:.3f} for {cost_left:.0f}; a right answer is worth {self.value:.0f}"
         )
         if soon * self.value >= features.next_cost or late * self.value >= cost_left:
             return Decision(stop=False, confidence=confidence, why=told)
         return Decision(stop=True, reason=_reason(chances), confidence=confidence, why=told)
 
-    def _by_risk(self, chances: Mapping[Head, float], threshold: float, confidence: float) -> Decision:
+    def _by_risk(self, chances: Chances, threshold: float, confidence: float) -> Decision:
         assert self.certificate is not None
-        told = f"only the full search is right: {chances['lost']:.3f}, at most {threshold:.3f}; {self.certificate.why}"
-        if chances["lost"] > threshold:
+        told = f"only the full search is right: {chances.lost:.3f}, at most {threshold:.3f}; {self.certificate.why}"
+        if chances.lost > threshold:
             return Decision(stop=False, confidence=confidence, why=told)
         return Decision(stop=True, reason=_reason(chances), confidence=confidence, why=told)
 
 
-def _reason(chances: Mapping[Head, float]) -> StopReason:
-    if chances["end"] < _HOPELESS:
+def _reason(chances: Chances) -> StopReason:
+    if chances.end < _HOPELESS:
         return "hopeless"
-    return "confident" if chances["now"] >= 0.5 else "not_worth_it"
+    return "confident" if chances.now >= 0.5 else "not_worth_it"
 
 
 def read(path: Path) -> Weights:

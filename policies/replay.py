@@ -40,6 +40,7 @@ from ponder.records import (
     Answer,
     Browse,
     Decision,
+    Expansion,
     Features,
     Node,
     Observation,
@@ -245,7 +246,11 @@ class _Past:
         for place in range(taken):
             asked = [node for node, row in self._rows.items() if row["decisions_before"] <= place]
             settled = {node for node in asked if _settled_after(self._rows[node]) <= place}
-            wished = [row["parent"] for row in self._rows.values() if row["decisions_before"] == place + 1]
+            wished = [
+                Expansion(parent=row["parent"], kind=row["kind"])
+                for row in self._rows.values()
+                if row["decisions_before"] == place + 1
+            ]
             yield self._prefix(asked, settled, wished, rounds=place)
 
     def by_samples(self) -> Iterator[tuple[Prefix, ...]]:
@@ -272,9 +277,12 @@ class _Past:
         step, number = self._replay.step, len(samples) - 1
         for place, count in enumerate(range(step, number + step, step)):
             asked = [node for sample in samples[: count + 1] for node in sample]
-            yield self._prefix(asked, set(asked), [0] * len(samples[count + 1 : count + 1 + step]), rounds=place)
+            wished = [Expansion(parent=0)] * len(samples[count + 1 : count + 1 + step])
+            yield self._prefix(asked, set(asked), wished, rounds=place)
 
-    def _prefix(self, asked: Sequence[int], settled: Collection[int], wished: Sequence[int], *, rounds: int) -> Prefix:
+    def _prefix(
+        self, asked: Sequence[int], settled: Collection[int], wished: Sequence[Expansion], *, rounds: int
+    ) -> Prefix:
         nodes = (self._nodes[node] if node in settled else _asked(self._nodes[node]) for node in asked)
         found = [self._candidates[node] for node in asked if node in settled and node in self._candidates]
         stands = standing(found, (), self._replay.calibration)

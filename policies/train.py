@@ -23,20 +23,20 @@ RISKS = (0.02, 0.05, 0.1, 0.15, 0.2)
 FEWEST = 30
 """Snapshots that a model takes at least."""
 FIT_SHARE = 0.6
-STRENGTHS = (3.0, 10.0, 30.0)
-"""Inverse strengths of the penalty that cross-fitting over tasks chooses from. With stronger ones the models say of
-searches that are rarely lost that none ever is."""
+STRENGTHS = (0.1, 1.0, 10.0)
+"""Inverse strengths of the penalty that cross-fitting over tasks chooses from."""
 FOLDS = 5
 DIGITS = 6
-_ANSWERS = ("samples", "answered", "share", "margin", "lead", "lead_chance", "distinct", "stale", "same_in_a_row",
-            "failed", "logprob", "confidence", "steady", "executed")  # fmt: skip
-# The number of visible checks is left out: all training tasks that have any have one, so nothing can be learned of it.
-INPUTS: dict[Kind, tuple[str, ...]] = {
-    "programs": (*_ANSWERS[:-1], "passed", "passes", "passing", "behaves", "alike"),
-    "answers": _ANSWERS,
-    "texts": ("samples", "answered", "failed", "logprob", "confidence", "steady", "followed", "obeying"),
-    "none": ("samples", "failed"),
+_FOUND, _SPOILED = ("samples", "doubt", "other_open"), ("doubt", "other_open")
+INPUTS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "programs": (("odds", "lead"), (*_FOUND, "answered", "confidence"), _SPOILED),
+    "answers": (("confidence", "lead"), _FOUND, _SPOILED),
+    "texts": (("left",), ("left",), ("logprob", "obeying")),
+    "none": ((), ("samples", "failed"), ()),
 }
+"""By kind of search what is looked at for whether the best answer is right, for whether a right one is found, and for
+whether it is spoiled. There are few tasks to learn from: of what cross-fitting chose among thirty inputs, the first
+few; all of them together told less of training tasks that were left out."""
 
 
 Course = list[tuple[float, bool]]
@@ -48,15 +48,22 @@ class Snapshot(Record):
 
     task: str
     kind: Kind
+    share: float
+    """What it counts for beside other orders of its search."""
     weight: float
+    """What it counts for: the same, times the share of the cost that is left."""
     values: dict[str, float]
     now: float
     next: float
     end: float
 
-    def target(self, head: Head) -> float:
-        """Return what a head is to say."""
-        return max(0.0, self.end - self.now) if head == "lost" else float(getattr(self, head))
+    def target(self, head: Head) -> tuple[float, float]:
+        """Return what a head is to say, and what this counts for: of a score, what is left to be found or spoiled."""
+        if head == "now":
+            return self.now, self.weight
+        then = self.next if head.endswith("next") else self.end
+        left, moved = (1 - self.now, then - self.now) if head.startswith("found") else (self.now, self.now - then)
+        return (max(0.0, moved) / left if left else 0.0), left * self.weight
 
 
 def worth(prefix: Prefix, kind: Kind) -> float:
@@ -65,15 +72,20 @@ def worth(prefix: Prefix, kind: Kind) -> float:
 
 
 def snapshots(trace: Trace) -> list[Snapshot]:
-    """Return a search at each place where it could have gone on."""
+    """Return a search at each place where it could have gone on; each counts for the share of the cost that is left."""
     whole = kind_of(trace.full.features)
     return [
         Snapshot(
-            task=_name(trace), kind=kind_of(one.features), weight=trace.weight, values=dict(inputs(one.features)),
+            task=_name(trace), kind=kind_of(one.features), share=trace.weight, weight=trace.weight * _left(trace, one),
+            values=dict(inputs(one.features)),
             now=worth(one, whole), next=worth(after, whole), end=worth(trace.full, whole),
         )
         for one, after in zip(trace.prefixes, trace.prefixes[1:], strict=False)
     ]  # fmt: skip
+
+
+def _left(trace: Trace, at: Prefix) -> float:
+    return max(0.0, 1 - at.cost / trace.full.cost) if trace.full.cost else 1.0
 
 
 def part_of(task: str) -> float:
@@ -119,35 +131,44 @@ def fit(traces: Sequence[Trace]) -> list[Model]:
 
 def _count(found: Sequence[Snapshot]) -> int:
     """Return how many snapshots there are, all orders of a search counted as one."""
-    return round(sum(one.weight for one in found))
+    return round(sum(one.share for one in found))
 
 
 def _model(kind: Kind, found: Sequence[Snapshot], cost_left: float) -> Model:
-    columns = [[one.values[name] for one in found] for name in INPUTS[kind]]
+    now, found_later, spoiled = INPUTS[kind]
+    names = tuple(dict.fromkeys((*now, *found_later, *spoiled)))
+    columns = [[one.values[name] for one in found] for name in names]
     seen = tuple(
         Input(name=name, mean=_short(fmean(values)), scale=_short(pstdev(values)) or 1.0, low=_short(min(values)),
               high=_short(max(values)))
-        for name, values in zip(INPUTS[kind], columns, strict=True)
+        for name, values in zip(names, columns, strict=True)
     )  # fmt: skip
-    scaled = [[(one.values[i.name] - i.mean) / i.scale for i in seen] for one in found]
+    scaled = {one.name: [(value - one.mean) / one.scale for value in values]
+              for one, values in zip(seen, columns, strict=True)}  # fmt: skip
+    of_head = {"now": now, "found_next": found_later, "found_end": found_later}
     bias: dict[Head, float] = {}
-    weights: dict[Head, tuple[float, ...]] = {}
+    weights: dict[Head, dict[str, float]] = {}
     for head in HEADS:
-        bias[head], weights[head] = _fitted(scaled, found, head)
+        used = of_head.get(head, spoiled)
+        bias[head], fitted = _fitted([scaled[name] for name in used], found, head)
+        weights[head] = dict(zip(used, fitted, strict=True))
     return Model(kind=kind, inputs=seen, bias=bias, weights=weights, cost_left=_short(cost_left),
                  snapshots=_count(found), tasks=len({one.task for one in found}))  # fmt: skip
 
 
-def _fitted(rows: list[list[float]], found: Sequence[Snapshot], head: Head) -> tuple[float, tuple[float, ...]]:
+def _fitted(columns: list[list[float]], found: Sequence[Snapshot], head: Head) -> tuple[float, tuple[float, ...]]:
     """Return a logistic model's bias and weights; its penalty is what does best on tasks that were left out."""
     import numpy as np
 
-    x, y = np.asarray(rows), np.asarray([one.target(head) for one in found])
-    shares = np.asarray([one.weight for one in found])
-    if y.max() - y.min() < 1e-9:
-        mean = min(max(float(y.mean()), 0.5 / len(y)), 1 - 0.5 / len(y))
-        return _short(float(np.log(mean / (1 - mean)))), (0.0,) * x.shape[1]
-    folds = np.asarray([int(part_of(f"fold {one.task}") * FOLDS) for one in found])
+    targets = np.asarray([one.target(head) for one in found])
+    there = targets[:, 1] > 0
+    y, shares = targets[there, 0], targets[there, 1]
+    if not columns or not len(y) or y.max() - y.min() < 1e-9:
+        # As the rule of succession says: what never came may come yet.
+        mean = (float((y * shares).sum()) + 1) / (float(shares.sum()) + 2)
+        return _short(float(np.log(mean / (1 - mean)))), (0.0,) * len(columns)
+    x = np.asarray(columns).T[there]
+    folds = np.asarray([int(part_of(f"fold {one.task}") * FOLDS) for one in found])[there]
     losses = {strength: _loss(x, y, shares, folds, strength) for strength in STRENGTHS}
     made = _logistic(x, y, shares, min(losses, key=lambda strength: losses[strength]))
     return _short(float(made.intercept_[0])), tuple(_short(float(one)) for one in made.coef_[0])
@@ -198,7 +219,7 @@ def lost_when_stopped(weights: Weights, trace: Trace) -> Course:
     for prefix in trace.prefixes[:-1]:
         model, values = weights.of(kind_of(prefix.features), careful=True), inputs(prefix.features)
         if model is not None and not model.outside(values):
-            found.append((model.chances(values)["lost"], prefix.right < trace.full.right))
+            found.append((model.chances(values).lost, prefix.right < trace.full.right))
     return found
 
 

@@ -24,7 +24,7 @@ async def stop(state: State, deps: Deps) -> dict[str, Any]:
         deps.tree,
         standing=standing,
         max_samples=deps.strategy.max_samples,
-        wished=[wish.parent for wish in wishes],
+        wished=wishes,
         spent=spent,
     )
     decision = _decide(deps, standing.best, features, more=bool(state["pending"] or wishes))

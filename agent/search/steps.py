@@ -52,9 +52,7 @@ def began_with(tree: TreeView, end: Node) -> StepKind | None:
     """Return the kind of step that the branch of this end began with, pages aside; None while there is no such step."""
     acted = (step for step in tree.path(end.id) if step.action is not None)
     first = next((step for step in acted if not isinstance(step.action, Browse)), None)
-    if first is None or first.kind in ("code", "reason", "answer"):
-        return None if first is None else first.kind
-    return "code" if isinstance(first.action, RunCode) else "answer"
+    return None if first is None else first.worked
 
 
 def next_kind(end: Node) -> StepKind:

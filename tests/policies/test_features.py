@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from ponder.policies.features import extract
-from ponder.records import Answer, Features, Node, Observation, RunCode, Spending, Standing, Task, Verdict
+from ponder.records import Answer, Expansion, Features, Node, Observation, RunCode, Spending, Standing, Task, Verdict
 from ponder.tree import Event, Tree
 
 
@@ -25,7 +27,7 @@ STANDING = Standing(votes=(2.0, 1.0), counts=(2, 1), stale=1, same_in_a_row=1)
 SPENT = Spending(cpu_s=4.0, wall_s=2.0, tokens=9, cost_by_tool={"core": 3.0, "python": 1.0})
 
 
-def features(tree: Tree, *, wished: Sequence[int] = ()) -> Features:
+def features(tree: Tree, *, wished: Sequence[Expansion] = ()) -> Features:
     return extract(tree, standing=STANDING, max_samples=6, wished=wished, spent=SPENT)
 
 
@@ -34,7 +36,7 @@ def test_a_branch_that_goes_on_has_not_ended() -> None:
     add(tree, 1, RunCode(code="1/0"), ok=False)
     add(tree, 2, Answer(text="7"), ok=True)
     assert features(tree).samples == 2
-    found = features(tree, wished=[1])
+    found = features(tree, wished=[Expansion(parent=1)])
     assert (found.samples, found.answered, found.failed_steps) == (1, 1, 1)
 
 
@@ -44,7 +46,22 @@ def test_what_comes_next_costs_what_steps_cost_so_far() -> None:
     add(tree, 2, Answer(text="8"), ok=True)
     asked = Node(id=3, parent=2, branch=2, depth=2).model_dump(mode="json")
     tree.apply(Event.model_validate({"kind": "asked", "node": 3, "data": asked}))
-    found = features(tree, wished=[0, 0])
-    assert (found.next_steps, found.next_cost, found.cost_by_tool) == (3, 6.0, {"core": 3.0, "python": 1.0})
+    found = features(tree, wished=[Expansion(parent=0)] * 2)
+    assert (found.next_steps, found.cost_by_tool) == (3, {"core": 3.0, "python": 1.0})
+    assert found.next_cost == pytest.approx(4.0 / 2.7 * 2.3), "the step on its way has cost seven tenths already"
     assert (found.pending, found.width, found.depth) == (1, 2, 1)
     assert (found.votes, found.counts, found.stale) == (STANDING.votes, (2, 1), 1)
+
+
+def test_how_far_what_comes_next_works_in_another_way() -> None:
+    tree = Tree(Task(prompt="q"))
+    words = [Expansion(parent=0, kind="reason")] * 2
+    assert features(tree, wished=words).next_other == 0.0, "nothing was tried yet"
+    for node in (1, 2, 3):
+        add(tree, node, RunCode(code="1"), ok=True)
+    assert features(tree, wished=words).next_other == 1.0
+    assert features(tree, wished=[*words, *[Expansion(parent=0, kind="code")] * 2]).next_other == 0.5
+    assert features(tree, wished=[Expansion(parent=0)]).next_other == 0.0, "the core will choose, as it did before"
+    asked = Node(id=4, parent=0, branch=4, depth=1, kind="reason").model_dump(mode="json")
+    tree.apply(Event.model_validate({"kind": "asked", "node": 4, "data": asked}))
+    assert features(tree).next_other == 1.0, "what is on its way comes next, too"

@@ -17,14 +17,14 @@ from ponder.policies.learned import HEADS, Input, LearnedStop, Model, Weights, i
 from ponder.policies.risk import Certificate
 from ponder.records import Features
 
-SHARE = Input(name="share", mean=0.5, scale=0.5, low=0.0, high=1.0)
+SURE = Input(name="confidence", mean=0.5, scale=0.5, low=0.0, high=1.0)
 MODEL = Model(
-    kind="answers", inputs=(SHARE,), bias={"now": 0.0, "next": 1.0, "end": 2.0, "lost": -2.0},
-    weights={"now": (2.0,), "next": (1.0,), "end": (0.0,), "lost": (-1.0,)}, cost_left=0.5,
+    kind="answers", inputs=(SURE,), cost_left=0.5, weights={head: {} for head in HEADS} | {"now": {"confidence": 2.0}},
+    bias={"now": 0.0, "found_next": 0.0, "found_end": 2.0, "spoiled_next": -20.0, "spoiled_end": -20.0},
 )  # fmt: skip
-CERTIFIED = Certificate(risk=0.05, threshold=0.06, tasks=80, losses=0)
+CERTIFIED = Certificate(risk=0.05, threshold=0.2, tasks=80, losses=0)
 WEIGHTS = Weights(
-    features=3, core="c", records=("r",), models=(MODEL,), careful=(MODEL,),
+    features=4, core="c", records=("r",), models=(MODEL,), careful=(MODEL,),
     certificates=(CERTIFIED, Certificate(risk=0.02, threshold=None, tasks=80, losses=0)),
 )  # fmt: skip
 
@@ -34,49 +34,50 @@ def features(**given: Any) -> Features:
         "rounds": 1, "samples": 4, "answered": 4, "pending": 0, "max_samples": 16, "votes": (4.0,), "answer_words": 1.0,
         "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": 8.0, "wall_spent_s": 1.0, "counts": (2, 2),
         "tokens_spent": 10, "kind": "answers", "cost_by_tool": {"core": 40.0}, "next_steps": 4, "next_cost": 40.0,
+        "confidence": 0.5,
     }  # fmt: skip
     return Features(**{**base, **given})
 
 
 def test_it_goes_on_while_a_round_or_all_of_them_pay() -> None:
-    """Half of the answers agree: right now 0.5, after a round 0.731, at the end 0.881; 40 for the one, 60 for all."""
+    """Right now 0.5; a round finds half of what is wrong, all of them 0.881 of it; 40 for the one, 60 for all."""
     at = features()
     assert MODEL.cost_of_rest(at) == 60.0
-    assert not LearnedStop(WEIGHTS, value=174.0).decide(at).stop  # 174 x 0.231 = 40.2
-    assert not LearnedStop(WEIGHTS, value=158.0).decide(at).stop  # 158 x 0.381 = 60.2
-    stopped = LearnedStop(WEIGHTS, value=157.0).decide(at)
+    assert not LearnedStop(WEIGHTS, value=161.0).decide(at).stop  # 161 x 0.25 = 40.3
+    assert not LearnedStop(WEIGHTS, value=137.0).decide(at).stop  # 137 x 0.440 = 60.3
+    stopped = LearnedStop(WEIGHTS, value=136.0).decide(at)
     assert (stopped.stop, stopped.reason) == (True, "confident")
-    assert "right now 0.50; one more round +0.231 for 40, all that are left +0.381 for 60" in stopped.why
+    assert "right now 0.50; one more round +0.250 for 40, all that are left +0.440 for 60" in stopped.why
 
 
 def test_dearer_steps_stop_it_earlier() -> None:
     policy = LearnedStop(WEIGHTS, value=200.0)
     assert not policy.decide(features()).stop
-    assert policy.decide(features(cost_by_tool={"core": 40.0, "python": 40.0}, next_cost=80.0)).stop
+    assert policy.decide(features(cost_by_tool={"core": 40.0, "python": 80.0}, next_cost=120.0)).stop
 
 
 def test_it_says_why_it_gives_up() -> None:
-    poor = MODEL.model_copy(update={"bias": dict.fromkeys(HEADS, -4.0), "weights": dict.fromkeys(HEADS, (0.0,))})
+    poor = MODEL.model_copy(update={"bias": dict.fromkeys(HEADS, -4.0), "weights": {head: {} for head in HEADS}})
     hopeless = LearnedStop(WEIGHTS.model_copy(update={"models": (poor,)})).decide(features())
     assert (hopeless.stop, hopeless.reason) == (True, "hopeless")
-    unsure = LearnedStop(WEIGHTS, value=1.0).decide(features(counts=(1, 1, 1, 1)))
+    unsure = LearnedStop(WEIGHTS, value=1.0).decide(features(confidence=0.0))
     assert (unsure.stop, unsure.reason) == (True, "not_worth_it")
 
 
 def test_a_risk_takes_its_threshold_and_leaves_the_value_aside() -> None:
     policy = LearnedStop(WEIGHTS, value=1.0, risk=0.05)
-    assert not policy.decide(features()).stop  # lost 0.119
-    agreed = policy.decide(features(counts=(4,)))  # lost 0.047
+    assert not policy.decide(features()).stop  # lost 0.440
+    agreed = policy.decide(features(confidence=1.0))  # lost 0.105
     assert agreed.stop
     assert "0 of 80 calibration tasks were lost" in agreed.why
 
 
 def test_what_training_never_saw_is_said_and_not_judged() -> None:
-    narrow = MODEL.model_copy(update={"inputs": (SHARE.model_copy(update={"low": 0.7}),)})
+    narrow = MODEL.model_copy(update={"inputs": (SURE.model_copy(update={"low": 0.7}),)})
     policy = LearnedStop(WEIGHTS.model_copy(update={"models": (narrow,)}), value=1e-6)
     decision = policy.decide(features())
-    assert (decision.stop, decision.why) == (False, "outside of what training saw: share 0.5")
-    assert policy.decide(features(counts=(4,))).stop
+    assert (decision.stop, decision.why) == (False, "outside of what training saw: confidence 0.5")
+    assert policy.decide(features(confidence=1.0)).stop
     assert policy.decide(features(kind="texts")).why == "nothing was learned about texts"
 
 
@@ -94,8 +95,8 @@ def test_bad_input_is_a_clear_line(given: dict[str, float], wrong: str) -> None:
 
 
 def test_weights_of_other_features_are_refused() -> None:
-    with pytest.raises(UsageError, match="for features of version 2, and these are 3"):
-        LearnedStop(WEIGHTS.model_copy(update={"features": 2}))
+    with pytest.raises(UsageError, match="for features of version 3, and these are 4"):
+        LearnedStop(WEIGHTS.model_copy(update={"features": 3}))
 
 
 def test_a_larger_risk_takes_the_nearest_that_is_certified() -> None:
@@ -113,7 +114,7 @@ def test_weights_are_read_by_core_and_a_broken_file_is_named(tmp_path: Path) -> 
 
 def test_a_decision_takes_less_than_two_milliseconds() -> None:
     every = tuple(Input(name=name, mean=0.0, scale=1.0, low=-99.0, high=99.0) for name in inputs(features()))
-    weights = dict.fromkeys(HEADS, (0.1,) * len(every))
+    weights = {head: {one.name: 0.1 for one in every} for head in HEADS}
     policy = LearnedStop(
         WEIGHTS.model_copy(update={"models": (MODEL.model_copy(update={"inputs": every, "weights": weights}),)})
     )

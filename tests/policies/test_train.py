@@ -10,13 +10,15 @@ import pytest
 from ponder.errors import UsageError
 from ponder.policies.learned import LearnedStop, Weights
 from ponder.policies.replay import Prefix, Trace, replayed
-from ponder.policies.train import certificates, part_of, snapshots, train
+from ponder.policies.train import Snapshot, certificates, part_of, snapshots, train
 from ponder.records import Features
+from ponder.stats import laplace
 
 
 def features(samples: int, counts: tuple[int, ...], cost: float) -> Features:
     values: dict[str, Any] = {
-        "rounds": samples // 4, "samples": samples, "answered": samples, "pending": 0, "max_samples": 16, "votes": (),
+        "rounds": samples // 4, "samples": samples, "answered": samples, "pending": 0, "max_samples": 16,
+        "votes": tuple(map(float, counts)), "confidence": laplace(counts[0], samples),
         "answer_words": 1.0, "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": cost,
         "wall_spent_s": 0.0, "tokens_spent": 0, "kind": "answers", "counts": counts, "cost_by_tool": {"core": cost},
         "next_steps": 4, "next_cost": 10.0,
@@ -83,7 +85,18 @@ def test_a_search_is_seen_at_each_place_but_the_last(traces: list[Trace]) -> Non
     taken = snapshots(traces[0])
     assert [one.next for one in taken] == [prefix.right for prefix in traces[0].prefixes[1:]]
     assert {one.end for one in taken} == {traces[0].full.right}
-    assert [one.target("lost") for one in taken] == [max(0.0, one.end - one.now) for one in taken]
+    assert [one.target("now")[0] for one in taken] == [one.now for one in taken]
+    assert [one.weight for one in taken] == [0.75, 0.5, 0.25], "the share of the cost that is left"
+
+
+def test_what_is_found_and_spoiled_is_a_share_of_what_can_be() -> None:
+    text = Snapshot(task="t", kind="texts", share=1.0, weight=0.5, values={}, now=0.6, next=0.8, end=0.3)
+    assert text.target("found_next") == (pytest.approx(0.5), pytest.approx(0.2))
+    assert text.target("found_end") == (0.0, pytest.approx(0.2))
+    assert text.target("spoiled_end") == (pytest.approx(0.5), pytest.approx(0.3))
+    right = text.model_copy(update={"now": 1.0, "next": 1.0, "end": 0.0})
+    assert right.target("found_end") == (0.0, 0.0), "nothing is left to find: it counts for nothing"
+    assert right.target("spoiled_end") == (1.0, 0.5)
 
 
 def test_too_few_records_are_a_clear_line(traces: list[Trace]) -> None:

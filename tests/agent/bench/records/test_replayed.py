@@ -16,7 +16,7 @@ from ponder.bench.records.recording import recorded, write_tables
 from ponder.bench.rooms import GradingRooms
 from ponder.billing import Prices
 from ponder.policies.full_depth import FullDepth
-from ponder.policies.learned import Input, LearnedStop, Model, Weights
+from ponder.policies.learned import HEADS, LearnedStop, Model, Weights
 from ponder.policies.replay import Rates, Replay
 from ponder.protocols import StopPolicy
 from ponder.records import Task
@@ -28,12 +28,10 @@ pytest.importorskip("pyarrow")
 
 REPORT = Path(__file__).parents[4] / "benchmarks/live_report.py"
 RATES = Rates(core="c", prompt_token_s=0.01, token_s={1: 0.2})
-SHARE = Input(name="share", mean=0.5, scale=0.5, low=0.0, high=1.0)
 CONTENT = Model(
-    kind="answers", inputs=(SHARE,), bias={"now": 0.0, "next": -1.0, "end": -1.0, "lost": 0.0},
-    weights=dict.fromkeys(("now", "next", "end", "lost"), (0.0,)),
+    kind="answers", inputs=(), bias=dict.fromkeys(HEADS, 0.0), weights={head: {} for head in HEADS},
 )  # fmt: skip
-WEIGHTS = Weights(core="c", features=3, records=(), models=(CONTENT,), careful=(CONTENT,), certificates=())
+WEIGHTS = Weights(core="c", features=4, records=(), models=(CONTENT,), careful=(CONTENT,), certificates=())
 """Stops at the first answer: nothing is gained after it, whatever it costs."""
 
 WORDS = Prices(token_out=1.0)
