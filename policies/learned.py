@@ -37,7 +37,7 @@ Head = Literal["now", "found_next", "found_end", "spoiled_next", "spoiled_end"]
 """What is asked: whether the best answer is right now; where it is wrong, whether it is right after one more round, and
 at full depth (found); where it is right, whether it is wrong then (spoiled)."""
 HEADS: tuple[Head, ...] = ("now", "found_next", "found_end", "spoiled_next", "spoiled_end")
-_SURE, _LEAST_DOUBT = 0.001, -10.0
+_SURE, _LEAST_DOUBT, _FAR = 0.001, -10.0, 3.0
 _OUTSIDE = 0.25
 """An input may lie outside of its range in training by this share of it."""
 _ROUNDED = 1e-4
@@ -62,7 +62,6 @@ def inputs(features: Features) -> Mapping[str, float]:
     return {
         "samples": math.log2(1 + features.samples),
         "left": math.log2(1 + max(0, features.max_samples - features.samples)),
-        "answered": features.answered / max(1, features.samples),
         "failed": features.failed_steps / max(1, features.samples),
         "confidence": features.confidence,
         "odds": math.log(confidence / (1 - confidence)),
@@ -88,6 +87,10 @@ class Input(Record):
     scale: float = Field(gt=0)
     low: float
     high: float
+
+    def scaled(self, value: float) -> float:
+        """Return a value in standard deviations: held within what training saw, and what is rare there within a few."""
+        return min(max((min(max(value, self.low), self.high) - self.mean) / self.scale, -_FAR), _FAR)
 
     def is_outside(self, value: float) -> bool:
         """Return whether a value is well outside of what training saw."""
@@ -122,9 +125,7 @@ class Model(Record):
 
     def chances(self, values: Mapping[str, float]) -> Chances:
         """Return how likely the best answer is right, now and later. Raises KeyError: an input is missing."""
-        scaled = {
-            one.name: (min(max(values[one.name], one.low), one.high) - one.mean) / one.scale for one in self.inputs
-        }
+        scaled = {one.name: one.scaled(values[one.name]) for one in self.inputs}
         said = {
             head: logistic(self.bias[head] + sum(weight * scaled[name] for name, weight in self.weights[head].items()))
             for head in HEADS

@@ -27,10 +27,9 @@ STRENGTHS = (0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that cross-fitting over tasks chooses from."""
 FOLDS = 5
 DIGITS = 6
-_FOUND, _SPOILED = ("samples", "doubt", "other_open"), ("doubt", "other_open")
 INPUTS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "programs": (("odds", "lead"), (*_FOUND, "answered", "confidence"), _SPOILED),
-    "answers": (("confidence", "lead"), _FOUND, _SPOILED),
+    "programs": (("odds",), ("samples", "doubt"), ("doubt",)),
+    "answers": (("confidence", "lead"), ("samples", "doubt", "other_open"), ("doubt", "other_open")),
     "texts": (("left",), ("left",), ("logprob", "obeying")),
     "none": ((), ("samples", "failed"), ()),
 }
@@ -143,8 +142,9 @@ def _model(kind: Kind, found: Sequence[Snapshot], cost_left: float) -> Model:
               high=_short(max(values)))
         for name, values in zip(names, columns, strict=True)
     )  # fmt: skip
-    scaled = {one.name: [(value - one.mean) / one.scale for value in values]
-              for one, values in zip(seen, columns, strict=True)}  # fmt: skip
+    scaled = {
+        one.name: [one.scaled(value) for value in values] for one, values in zip(seen, columns, strict=True)
+    }  # fmt: skip
     of_head = {"now": now, "found_next": found_later, "found_end": found_later}
     bias: dict[Head, float] = {}
     weights: dict[Head, dict[str, float]] = {}
