@@ -192,7 +192,9 @@ def sandboxed(tmp_path: Path) -> Iterator[object]:
 
     def make(*programs: str | None, width: int = 1, prices: Prices | None = None) -> Agent:
         core, strategy = ScriptedCore(lambda _p, _s: " from the core"), Programs(*programs, width=width)
-        agents.append(Agent(core, tools=("python",), strategy=strategy, policy=Onward(), home=tmp_path, prices=prices))
+        agents.append(
+            Agent(core, tools=("python",), strategy=strategy, policy=Onward(), home=tmp_path, prices=prices)
+        )
         return agents[-1]
 
     yield make

@@ -408,7 +408,9 @@ def test_a_wish_to_stop_is_not_taken_for_a_failing_source(source: str, server: S
     ("trouble", "says"),
     [("offline", "HF_HUB_OFFLINE"), ("missing", "answered 404"), ("other", "other bytes"), ("down", "does not answer")],
 )
-def test_a_hub_that_does_not_have_it(trouble: str, says: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_does_not_have_it(
+    trouble: str, says: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = dict(serve_hub(server))
     if trouble == "offline":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -51,8 +51,7 @@ DESCRIPTORS = {
     "lies to every descriptor": "[lie(fd) for fd in (0, *range(3, 1024))]",
     "lies through its own input": "lie(os.open('/proc/self/fd/0', os.O_WRONLY))",
     "lies through process 1's descriptors": (
-        "for fd in range(64):\n    try: lie(os.open(f'/proc/1/fd/{fd}', os.O_WRONLY)); print('REACHED')\n    except OSError: pass"
-    ),
+        "for fd in range(64):\n    try: lie(os.open(f'/proc/1/fd/{fd}', os.O_WRONLY)); print('REACHED')\n    except OSError: pass"),
     "lies into process 1's memory": "tried(os.open, '/proc/1/mem', os.O_RDWR)",
     "lies through the parent's tasks": "tried(os.listdir, '/proc/1/task/1/fd'); tried(os.open, '/proc/1/task/1/mem', 2)",
     "lies by a child of another session": "if os.fork() == 0:\n    os.setsid(); [lie(fd) for fd in range(3, 64)]; os._exit(0)\nos.wait()",
@@ -64,7 +63,8 @@ DESCRIPTORS = {
 }
 
 PROCESS_1 = {
-    "signals to process 1": ("for n in range(1, 65):\n    try: os.kill(1, n)\n    except OSError: pass"),
+    "signals to process 1": (
+        "for n in range(1, 65):\n    try: os.kill(1, n)\n    except OSError: pass"),
     "stopping process 1": "os.kill(1, signal.SIGSTOP); time.sleep(0.1)",
     "killing process 1": "os.kill(1, signal.SIGKILL); os.kill(1, signal.SIGTERM)",
     "interrupting process 1": "[os.kill(1, signal.SIGINT) for _ in range(1000)]",
@@ -72,8 +72,7 @@ PROCESS_1 = {
     "a flood of SIGCHLD": "[os.kill(1, signal.SIGCHLD) for _ in range(20_000)]",
     "a flood of children": "for _ in range(200):\n    if os.fork() == 0: os._exit(0)\n    os.wait()",
     "orphans for process 1 to wait for": (
-        "for _ in range(50):\n    if os.fork() == 0:\n        if os.fork() == 0: os._exit(0)\n        os._exit(0)\n    os.wait()"
-    ),
+        "for _ in range(50):\n    if os.fork() == 0:\n        if os.fork() == 0: os._exit(0)\n        os._exit(0)\n    os.wait()"),
     "killing all": "os.kill(-1, signal.SIGKILL)",
     "killing all as a child": "if os.fork() == 0:\n    os.kill(-1, 9)\ntime.sleep(1)",
     "killing the group": "signal.signal(15, signal.SIG_IGN); os.killpg(0, 15); os.kill(0, 15)",
@@ -82,26 +81,14 @@ PROCESS_1 = {
     "process 1's affinity": "os.sched_setaffinity(1, {min(os.sched_getaffinity(1))})",
     "process 1's priority": "os.setpriority(os.PRIO_PROCESS, 1, 19); os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))",
     "everybody's priority": "os.setpriority(os.PRIO_USER, os.getuid(), 19); libc.syscall(NUMBERS['ioprio_set'], 3, os.getuid(), 0x6000)",
-    **{
-        f"process 1's {name}": f"import resource; resource.prlimit(1, resource.{name}, (0, 0))"
-        for name in (
-            "RLIMIT_CPU",
-            "RLIMIT_NOFILE",
-            "RLIMIT_FSIZE",
-            "RLIMIT_AS",
-            "RLIMIT_DATA",
-            "RLIMIT_STACK",
-            "RLIMIT_NPROC",
-        )
-    },
+    **{f"process 1's {name}": f"import resource; resource.prlimit(1, resource.{name}, (0, 0))"
+       for name in ("RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_NPROC")},
     "the order of death": "os.write(os.open('/proc/self/oom_score_adj', 1), b'0')",
     "process 1's own limits, then output": (
-        "import resource\nresource.prlimit(1, resource.RLIMIT_DATA, (0, 0))\nprint('x' * 3000)\nopen('f', 'w').write('y' * 10**6)"
-    ),
+        "import resource\nresource.prlimit(1, resource.RLIMIT_DATA, (0, 0))\nprint('x' * 3000)\nopen('f', 'w').write('y' * 10**6)"),
     "process 1 starved": (
         "os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))\nfor _ in range(3): os.fork()\n"
-        "begun = time.process_time()\nwhile time.process_time() < begun + 0.03: pass"
-    ),
+        "begun = time.process_time()\nwhile time.process_time() < begun + 0.03: pass"),
 }
 
 SELF = {

@@ -59,84 +59,22 @@ NETWORK = {
 }
 
 FILES = {
-    **{
-        f"reading {path}": f"tried(lambda: os.listdir({path!r}) if os.path.isdir({path!r}) else open({path!r}).read())"
-        for path in (
-            "/etc/shadow",
-            "/root",
-            "/home",
-            "/var",
-            "/sys",
-            "/run",
-            "/bin/sh",
-            "/boot",
-            "/mnt",
-            "/usr/bin/env",
-            "/proc/1/root",
-            "/proc/1/cwd/",
-            "/proc/1/environ",
-            "/proc/1/mem",
-            "/proc/1/maps",
-            "/proc/1/fd",
-            "/proc/1/auxv",
-            "/proc/1/stack",
-            "/proc/1/syscall",
-            "/proc/1/io",
-            "/proc/1/map_files",
-            "/proc/1/ns/net",
-            "/proc/kcore",
-            "/proc/kmsg",
-            "/proc/{pid}/environ",
-            "/proc/{pid}/root",
-            "{folder}/secret",
-            "/dev/mem",
-            "/dev/kmsg",
-            "/dev/sda",
-            "/dev/vda",
-            "/dev/kvm",
-            "/dev/fuse",
-            "/dev/net/tun",
-            "/dev/userfaultfd",
-            "/sys/fs/cgroup",
-            "/etc/ssh",
-            "/etc/machine-id",
-        )
-    },
-    **{
-        f"writing {path}": f"tried(written, {path!r})"
-        for path in (
-            "/x",
-            "/usr/x",
-            "/etc/passwd",
-            "/dev/x",
-            "/lib/x",
-            "/proc/sys/kernel/core_pattern",
-            "/proc/sys/kernel/modprobe",
-            "/proc/sys/vm/overcommit_memory",
-            "/proc/sys/kernel/hostname",
-            "/proc/sys/net/ipv4/ip_forward",
-            "/proc/sys/user/max_user_namespaces",
-            "/proc/sys/fs/mqueue/msg_max",
-            "/proc/sysrq-trigger",
-            "/proc/1/mem",
-            "/proc/1/oom_score_adj",
-            "/proc/1/comm",
-            "/proc/1/clear_refs",
-            "/proc/1/coredump_filter",
-            "/proc/1/timerslack_ns",
-            "/proc/1/uid_map",
-            "/proc/1/setgroups",
-            "/proc/1/attr/current",
-            "/proc/1/fd/1",
-            "/proc/1/fd/0",
-            "/proc/irq/default_smp_affinity",
-            "/sys/fs/cgroup/cgroup.procs",
-            "/sys/kernel/uevent_helper",
-            "/usr/bin/python3",
-            "/usr/lib/python3.11/os.py",
-            "/packages/x",
-        )
-    },
+    **{f"reading {path}": f"tried(lambda: os.listdir({path!r}) if os.path.isdir({path!r}) else open({path!r}).read())"
+       for path in ("/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/bin/sh", "/boot", "/mnt",
+                    "/usr/bin/env", "/proc/1/root", "/proc/1/cwd/", "/proc/1/environ", "/proc/1/mem", "/proc/1/maps", "/proc/1/fd",
+                    "/proc/1/auxv", "/proc/1/stack", "/proc/1/syscall", "/proc/1/io", "/proc/1/map_files", "/proc/1/ns/net",
+                    "/proc/kcore", "/proc/kmsg", "/proc/{pid}/environ", "/proc/{pid}/root", "{folder}/secret", "/dev/mem",
+                    "/dev/kmsg", "/dev/sda", "/dev/vda", "/dev/kvm", "/dev/fuse", "/dev/net/tun", "/dev/userfaultfd",
+                    "/sys/fs/cgroup", "/etc/ssh", "/etc/machine-id")},
+    **{f"writing {path}": f"tried(written, {path!r})"
+       for path in ("/x", "/usr/x", "/etc/passwd", "/dev/x", "/lib/x", "/proc/sys/kernel/core_pattern",
+                    "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/hostname",
+                    "/proc/sys/net/ipv4/ip_forward", "/proc/sys/user/max_user_namespaces", "/proc/sys/fs/mqueue/msg_max",
+                    "/proc/sysrq-trigger", "/proc/1/mem", "/proc/1/oom_score_adj", "/proc/1/comm", "/proc/1/clear_refs",
+                    "/proc/1/coredump_filter", "/proc/1/timerslack_ns", "/proc/1/uid_map", "/proc/1/setgroups",
+                    "/proc/1/attr/current", "/proc/1/fd/1", "/proc/1/fd/0", "/proc/irq/default_smp_affinity",
+                    "/sys/fs/cgroup/cgroup.procs", "/sys/kernel/uevent_helper", "/usr/bin/python3",
+                    "/usr/lib/python3.11/os.py", "/packages/x")},
     "deleting the interpreter": "tried(os.unlink, '/usr/bin/python3')",
     "changing our part of the tree": "import glob; [tried(open, f, 'a') for f in glob.glob('/lib/python3*/ponder/sandboxes/inside/*')]",
     "hard links to the tree": "tried(os.link, '/etc/passwd', 'p')",
@@ -222,11 +160,7 @@ class Host:
                 path.chmod(path.stat().st_mode | 0o011)
         (folder / "secret").chmod(0o644)
         self.visits: list[str] = []
-        self.sockets = [
-            socket.create_server(("127.0.0.1", 0)),
-            socket.socket(socket.AF_UNIX),
-            socket.socket(socket.AF_UNIX),
-        ]
+        self.sockets = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)]
         self.port = self.sockets[0].getsockname()[1]
         self.sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self.sockets[3].bind(("127.0.0.1", 0))

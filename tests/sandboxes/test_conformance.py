@@ -85,9 +85,9 @@ async def test_it_is_a_main_module(run: Run) -> None:
             print(sys.argv, __file__, __main__.X, os.getcwd(), sys.path[0], __doc__, [*globals()][:3])
     """
     result = await run(code)
-    assert result.stdout == ("['main.py'] /work/main.py 1 /work /work None ['__name__', '__doc__', '__package__']\n"), (
-        result.stderr
-    )
+    assert result.stdout == (
+        "['main.py'] /work/main.py 1 /work /work None ['__name__', '__doc__', '__package__']\n"
+    ), result.stderr
 
 
 async def test_nothing_of_ours_is_in_it(run: Run) -> None:

@@ -12,6 +12,7 @@ import pytest
 WriteRows = Callable[..., Path]
 
 
+
 @pytest.fixture
 def write_rows(tmp_path: Path) -> WriteRows:
     """Return a writer of JSON-lines files; a row may be broken text."""

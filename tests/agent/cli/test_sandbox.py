@@ -73,7 +73,9 @@ def test_a_file_that_others_may_not_read(capsys: pytest.CaptureFixture[str], pro
 
 
 def test_empty_standard_input() -> None:
-    done = subprocess.run([*COMMAND, "run", "-"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*COMMAND, "run", "-"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "ponder: standard input is empty: there is no program to run\n"
 

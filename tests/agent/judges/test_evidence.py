@@ -150,7 +150,9 @@ def test_of_texts_the_core_s_opinion_decides_where_a_rubric_is_given(grow) -> No
     assert JUDGE.unclear(grow().tree, nodes) == []
 
 
-TWO_LINES = Task(prompt="Write about the sea in exactly two lines of at most eight words each.", success=NAMES_A_RIVER)
+TWO_LINES = Task(
+    prompt="Write about the sea in exactly two lines of at most eight words each.", success=NAMES_A_RIVER
+)
 
 
 def test_of_texts_those_that_do_what_the_task_asks_come_first(grow) -> None:  # type: ignore[no-untyped-def]

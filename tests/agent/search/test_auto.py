@@ -18,7 +18,9 @@ def printed(answer: str) -> Observation:
 
 
 def graded(passed: int, outcome: str = "=1") -> Observation:
-    return Observation(tool="python", ok=passed == 2, text="", passed=passed, total=2, outcomes={"f(3)": outcome})
+    return Observation(
+        tool="python", ok=passed == 2, text="", passed=passed, total=2, outcomes={"f(3)": outcome}
+    )
 
 
 def parents(wishes: Any) -> list[int]:

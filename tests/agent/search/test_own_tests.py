@@ -49,7 +49,9 @@ def test_no_tests_where_there_is_nothing_to_test(grow, success: SuccessCriterion
 def test_tests_are_no_sample(grow) -> None:  # type: ignore[no-untyped-def]
     maker = with_tests(grow)
     maker.apply("judged", 1, {"score": 0.5})
-    made = extract(maker.tree, standing=Standing(), max_samples=5, spent=Spending(cpu_s=1, wall_s=1, tokens=1))
+    made = extract(
+        maker.tree, standing=Standing(), max_samples=5, spent=Spending(cpu_s=1, wall_s=1, tokens=1)
+    )
     assert (made.samples, made.pending) == (0, 0)
 
 

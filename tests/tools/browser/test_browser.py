@@ -284,13 +284,7 @@ async def test_calls_at_the_same_time_share_the_bill(tool: BrowserTool, site: Si
 
 
 async def test_forbidden_places_are_refused(tool: BrowserTool, site: Site) -> None:
-    for url in (
-        "file:///etc/passwd",
-        "chrome://version",
-        "data:text/html,hi",
-        "javascript:alert(1)",
-        "http://127.0.0.1:1/",
-    ):
+    for url in ("file:///etc/passwd", "chrome://version", "data:text/html,hi", "javascript:alert(1)", "http://127.0.0.1:1/"):
         seen = await goto(tool, url)
         assert not seen.ok
         assert seen.text.startswith("Refused: "), url

@@ -130,7 +130,7 @@ ATTACKS = {
 import sys
 def f(a, b): sys.exit(0)
 """,
-    "SystemExit": "def f(a, b): raise SystemExit(0)",
+    "SystemExit": 'def f(a, b): raise SystemExit(0)',
     "_exit in the function": """
 import os
 def f(a, b): os._exit(0)
@@ -253,10 +253,10 @@ def f(a, b):
     for _ in range(60): x = [x, x]
     return x
 """,
-    "100 MB list": "def f(a, b): return [0] * 13_000_000",
+    "100 MB list": 'def f(a, b): return [0] * 13_000_000',
     "100 MB text": "def f(a, b): return 'x' * 100_000_000",
-    "huge int": "def f(a, b): return 1 << (1 << 26)",
-    "memory bomb": "def f(a, b): return bytearray(10**10)",
+    "huge int": 'def f(a, b): return 1 << (1 << 26)',
+    "memory bomb": 'def f(a, b): return bytearray(10**10)',
     "fork bomb": """
 import os
 def f(a, b):
@@ -299,74 +299,62 @@ import sys, types
 sys.modules['solution'] = types.ModuleType('x')
 sys.modules['solution'].f = max
 """,
-    "early answer": RAW
-    + """
+    "early answer": RAW + """
 raw(frame(b'R{"v": 3, "u": [], "p": ""}'))
 def f(a, b): return 0
 """,
-    "answer before the names": RAW
-    + """
+    "answer before the names": RAW + """
 raw(frame(b'R{"v": 3, "u": [], "p": ""}'))
 import time
 time.sleep(0.5)
 f = max
 """,
-    "verdict from the program": RAW
-    + """
+    "verdict from the program": RAW + """
 def f(a, b):
     raw(frame(b'V' + b'{"state": "passed", "text": ""}'))
     return 0
 """,
-    "verdict instead of the names": RAW
-    + """
+    "verdict instead of the names": RAW + """
 raw(frame(b'V' + b'{"state": "passed", "text": ""}'))
 while True: pass
 """,
-    "garbage": RAW
-    + r"""
+    "garbage": RAW + r"""
 def f(a, b):
     raw(b'\xff' * 9999)
     return 3
 """,
-    "garbage in small pieces": RAW
-    + r"""
+    "garbage in small pieces": RAW + r"""
 def f(a, b):
     raw(b'\0\0\0\1Z')
     return 3
 """,
-    "no length": RAW
-    + r"""
+    "no length": RAW + r"""
 def f(a, b):
     raw(b'\0' * 8)
     return 3
 """,
-    "unfinished": RAW
-    + r"""
+    "unfinished": RAW + r"""
 import os
 def f(a, b):
     raw(b'\0\1\0\0R{')
     os._exit(0)
 """,
-    "unfinished and silent": RAW
-    + r"""
+    "unfinished and silent": RAW + r"""
 import time
 def f(a, b):
     raw(b'\0\1\0\0R{')
     time.sleep(99)
 """,
-    "huge message": RAW
-    + r"""
+    "huge message": RAW + r"""
 def f(a, b):
     raw(b'\x7f\xff\xff\xff' + b'x' * 10**7)
     return 3
 """,
-    "flood": RAW
-    + """
+    "flood": RAW + """
 def f(a, b):
     while True: raw(frame(b'R' + b'x' * 4_000_000))
 """,
-    "flood of small ones": RAW
-    + """
+    "flood of small ones": RAW + """
 def f(a, b):
     while True: raw(frame(b'R'))
 """,
@@ -394,20 +382,20 @@ def f(a, b):
     "forged text": FORGE + "forge((b'R', b'passed'))",
     "forged object": FORGE + 'forge((b\'R\', b\'{"v": {"__class__": "Equal", "__eq__": true}}\'))',
     "forged list": FORGE + "forge((b'R', b'[3]'))",
-    "forged NaN": FORGE + "forge((b'R', b'{\"v\": NaN}'))",
+    "forged NaN": FORGE + 'forge((b\'R\', b\'{"v": NaN}\'))',
     "forged type": FORGE + 'forge((b\'R\', b\'{"v": ["n", "eval"]}\'))',
     "forged class": FORGE + 'forge((b\'R\', b\'{"x": {"c": ["e", 0, "X", "os", ["int"]], "s": "", "a": []}}\'))',
     "forged exception": FORGE + 'forge((b\'R\', b\'{"x": {"c": "eval", "s": "1", "a": ["1"]}}\'))',
-    "forged reference": FORGE + "forge((b'R', b'{\"v\": [\"=\", 0]}'))",
+    "forged reference": FORGE + 'forge((b\'R\', b\'{"v": ["=", 0]}\'))',
     "forged mark": FORGE + 'forge((b\'R\', b\'{"v": ["m", 7, ["l"]]}\'))',
     "forged update": FORGE + 'forge((b\'R\', b\'{"v": 0, "u": [[0, ["l"]]]}\'))',
     "forged keys": FORGE + 'forge((b\'R\', b\'{"v": ["d", ["l"], 1]}\'))',
-    "forged depth": FORGE + "forge((b'R', b'{\"v\": ' + b'[\"l\",' * 500000 + b']' * 500000 + b'}'))",
-    "forged integer": FORGE + "forge((b'R', b'{\"v\": ' + b'9' * 100000 + b'}'))",
+    "forged depth": FORGE + 'forge((b\'R\', b\'{"v": \' + b\'["l",\' * 500000 + b\']\' * 500000 + b\'}\'))',
+    "forged integer": FORGE + 'forge((b\'R\', b\'{"v": \' + b\'9\' * 100000 + b\'}\'))',
     "forged callback": FORGE + 'forge((b\'B\', b\'{"k": 0, "a": [], "w": {}}\'))',
-    "endless callbacks": FORGE + "forge(*[(b'B', b'{\"k\": 5}')] * 9)",
-    "two answers": FORGE + "forge(*[(b'R', b'{\"v\": 0}'), (b'R', b'{\"v\": 3}')])",
-    "answers of another kind": FORGE + "forge((b'N', b'{\"names\": {}, \"modules\": {}}'))",
+    "endless callbacks": FORGE + 'forge(*[(b\'B\', b\'{"k": 5}\')] * 9)',
+    "two answers": FORGE + 'forge(*[(b\'R\', b\'{"v": 0}\'), (b\'R\', b\'{"v": 3}\')])',
+    "answers of another kind": FORGE + 'forge((b\'N\', b\'{"names": {}, "modules": {}}\'))',
     "unknown kind": FORGE + 'forge((b\'V\', b\'{"state": "passed", "text": ""}\'))',
     "not the program at all": """
 import unittest.mock as f

@@ -14,7 +14,10 @@ from ponder.judges.candidates import Candidate
 
 def search(task: str, answers: str, right: str, *, each: float, independent: bool = True) -> Search:
     """Return a search of one-letter answers in their order, each of which cost so many CPU seconds."""
-    found = [Candidate(node=place, answer=answer, key=answer) for place, answer in enumerate(answers, 1)]
+    found = [
+        Candidate(node=place, answer=answer, key=answer)
+        for place, answer in enumerate(answers, 1)
+    ]
     return Search(
         "s", task, independent=independent, samples=tuple((one,) for one in found), tests=(),
         right={one.node: one.answer in right for one in found}, cost=Cost(total_s=each * len(found)),
