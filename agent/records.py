@@ -405,10 +405,6 @@ class Standing(Record):
     """1 where the first half of the candidates led to the same answer, 0 where to another; None: to none."""
     gain: float | None = None
     """The confidence in the best answer less that in the one of the first half; None where that had none."""
-    ways: int = 0
-    """Ways in which the answers came about: computed by a program, worked out in words, just said."""
-    best_ways: int = 0
-    """Those in which the best answer did."""
 
 
 class Features(Record):
@@ -463,10 +459,6 @@ class Features(Record):
     """What these are still expected to cost: by the mean of the steps so far."""
     next_other: float = 0.0
     """How far these work in another way than the steps so far: 1 where none of those ran code and all of these will."""
-    ways: int = 0
-    """Ways in which the answers came about (run, worked out in words, just said): see `Standing`."""
-    best_ways: int = 0
-    """Those in which the best one did."""
 
 
 class Decision(Record):

@@ -82,9 +82,8 @@ class Compared(Record):
         return inside and abs(self.live.saved.value) <= WITHIN
 
 
-def compare(live: Path, full: Sequence[Trace], weights: Weights, replay: Replay) -> Compared:
+def compare(live: Path, setting: Setting, full: Sequence[Trace], weights: Weights, replay: Replay) -> Compared:
     """Return how live searches compare with the replay of full ones. Raises UsageError."""
-    setting = Setting.of(live)
     recorded = {(one.suite, one.task): one for one in full}
     about = {(one["suite"], one["task"]): one for one in read_table(live, "tasks")}
     ended = [one for one in replay.traces(live) if (one.suite, one.task) in recorded]
@@ -144,9 +143,10 @@ def look(options: argparse.Namespace) -> list[Compared]:
     rates, calibration = rates_of(weights.core, options.rates), load_calibration().of(weights.core)
     found = []
     for folder in options.live:
-        replay = Replay(rates, calibration, Setting.of(folder).prices)
+        setting = Setting.of(folder)
+        replay = Replay(rates, calibration, setting.prices)
         full = [trace for one in options.full for trace in replay.traces(one)]
-        found.append(compare(folder, full, weights, replay))
+        found.append(compare(folder, setting, full, weights, replay))
     return found
 
 

@@ -68,8 +68,6 @@ def extract(
         next_steps=next_steps,
         next_cost=each * (STILL_TO_COME * len(pending) + len(wished)),
         next_other=_other([node.worked for node in settled], [*(n.worked for n in pending), *(w.kind for w in wished)]),
-        ways=standing.ways,
-        best_ways=standing.best_ways,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -27,12 +28,14 @@ STRENGTHS = (0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that cross-fitting over tasks chooses from."""
 FOLDS = 5
 DIGITS = 6
-INPUTS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "programs": (("odds",), ("samples", "doubt"), ("doubt",)),
-    "answers": (("confidence", "lead"), ("samples", "doubt", "other_open"), ("doubt", "other_open")),
-    "texts": (("left",), ("left",), ("logprob", "obeying")),
-    "none": ((), ("samples", "failed"), ()),
-}
+INPUTS: dict[Kind, dict[str, tuple[str, ...]]] = {
+    "programs": {"now": ("odds",), "found": ("samples", "doubt"), "spoiled": ("doubt",)},
+    "answers": {
+        "now": ("confidence", "lead"), "found": ("samples", "doubt", "other_open"), "spoiled": ("doubt", "other_open"),
+    },
+    "texts": {"now": ("left",), "found": ("left",), "spoiled": ("logprob", "obeying")},
+    "none": {"now": (), "found": ("samples", "failed"), "spoiled": ()},
+}  # fmt: skip
 """By kind of search what is looked at for whether the best answer is right, for whether a right one is found, and for
 whether it is spoiled. There are few tasks to learn from: of what cross-fitting chose among thirty inputs, the first
 few; all of them together told less of training tasks that were left out."""
@@ -134,8 +137,7 @@ def _count(found: Sequence[Snapshot]) -> int:
 
 
 def _model(kind: Kind, found: Sequence[Snapshot], cost_left: float) -> Model:
-    now, found_later, spoiled = INPUTS[kind]
-    names = tuple(dict.fromkeys((*now, *found_later, *spoiled)))
+    names = tuple(dict.fromkeys(chain.from_iterable(INPUTS[kind].values())))
     columns = [[one.values[name] for one in found] for name in names]
     seen = tuple(
         Input(name=name, mean=_short(fmean(values)), scale=_short(pstdev(values)) or 1.0, low=_short(min(values)),
@@ -145,11 +147,10 @@ def _model(kind: Kind, found: Sequence[Snapshot], cost_left: float) -> Model:
     scaled = {
         one.name: [one.scaled(value) for value in values] for one, values in zip(seen, columns, strict=True)
     }  # fmt: skip
-    of_head = {"now": now, "found_next": found_later, "found_end": found_later}
     bias: dict[Head, float] = {}
     weights: dict[Head, dict[str, float]] = {}
     for head in HEADS:
-        used = of_head.get(head, spoiled)
+        used = INPUTS[kind][head.partition("_")[0]]
         bias[head], fitted = _fitted([scaled[name] for name in used], found, head)
         weights[head] = dict(zip(used, fitted, strict=True))
     return Model(kind=kind, inputs=seen, bias=bias, weights=weights, cost_left=_short(cost_left),

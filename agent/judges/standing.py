@@ -57,8 +57,6 @@ def standing(
         signals=seen.model_dump(exclude={"kind"}, exclude_none=True),
         steady=None if half is None else float(same_answer(nodes[half.node], nodes[best.node])),
         gain=None if half is None else best.confidence - half.confidence,
-        ways=len({candidate.way for candidate in found}),
-        best_ways=len({candidate.way for candidate in found if same_answer(candidate, nodes[best.node])}),
     )
 
 
