@@ -236,10 +236,11 @@ def test_an_answer_without_a_word_meets_nothing(answer: str) -> None:
 )
 def test_a_very_long_answer_takes_no_long_time(piece: str) -> None:
     answer = "start " + piece * (20_000 // len(piece))
+    kinds = {constraint.kind: constraint for constraint, _, _ in CASES}  # type: ignore[attr-defined]
     began = time.process_time()
-    for constraint, _, _ in CASES:
+    for constraint in kinds.values():
         constraint.met(answer)
-    assert time.process_time() - began < 0.15 * len(CASES)
+    assert time.process_time() - began < 0.15 * len(kinds)
 
 
 @settings(max_examples=200, deadline=None)
