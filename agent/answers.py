@@ -7,6 +7,8 @@ from decimal import Decimal, InvalidOperation
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _SIGNIFICANT = 12
+_LARGEST = 5000
+"""Decimal exponent of the largest number, and of the smallest: written out, a larger one fills the memory."""
 _YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
 _TRUE_OR_FALSE = re.compile(r"\b(?:true|false)\b", re.IGNORECASE)
 TEXT_WORDS = 12
@@ -15,7 +17,7 @@ _STATED = re.compile(r"^.{0,200}?(?:\bis|\bare|\bequals|[:=])\s*(\S+)$", re.IGNO
 
 
 def number(text: str) -> Decimal | None:
-    """Return the number that the text is (currency, percent and thousands signs aside), or None.
+    """Return the number that the text is (currency, percent and thousands signs aside), or None: also beyond 1e5000.
 
     Floats are rounded to 12 significant digits, so that 434.00000000000006 and 434 are one answer; whole
     numbers are kept exactly, however long.
@@ -26,6 +28,8 @@ def number(text: str) -> Decimal | None:
     try:
         value = Decimal(bare.replace(",", ""))
     except InvalidOperation:  # pragma: no cover - the pattern admits only what Decimal reads
+        return None
+    if value and abs(value.adjusted()) > _LARGEST:
         return None
     if value == value.to_integral_value():
         return value

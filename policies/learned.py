@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from ponder.errors import UsageError
+from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.features import STILL_TO_COME
 from ponder.policies.risk import Certificate
 from ponder.records import Decision, Features, Record, StopReason
@@ -206,11 +207,14 @@ class LearnedStop:
             wrong = f"the stop policy's weights are for features of version {weights.features}, and these are {version}"
             raise UsageError(wrong, fix="train it again: `ponder policy train`")
         self.weights, self.value = weights, value
+        self._by_checks = ChecksAndVotes()  # no record has checks of anything but programs
         self.certificate = None if risk is None else weights.certified(risk)
 
     def decide(self, features: Features) -> Decision:
         """See `StopPolicy.decide`."""
         kind = kind_of(features)
+        if features.best_passed is not None and kind != "programs":
+            return self._by_checks.decide(features)
         model = self.weights.of(kind, careful=self.certificate is not None)
         if model is None:
             return Decision(stop=False, confidence=features.confidence, why=f"nothing was learned about {kind}")

@@ -12,7 +12,7 @@ from ponder.judges.candidates import Candidate, Way
 from ponder.program_tests import OwnTest
 
 Kind = Literal["programs", "answers", "texts"]
-"""What decides: checks and what programs do; short answers that can agree; texts, no two of which ever do."""
+"""What decides: tests and what programs do; short answers that can agree; texts, no two of which ever do."""
 _VOTE: Mapping[Way, float] = {"executed": 2.0, "reasoned": 2.0, "said": 1.0}
 """Votes of one answer: one that was worked out is right more often than one that was just said."""
 _CORRELATION: Mapping[Way, float] = {"executed": 0.5, "reasoned": 0.2, "said": 0.0}
@@ -25,16 +25,22 @@ _PASSED = "=1"
 
 def kind_of(found: Sequence[Candidate]) -> Kind:
     """Return what decides among these candidates."""
-    if any(candidate.checks or candidate.outcomes for candidate in found):
+    if any(candidate.tested or candidate.outcomes for candidate in found):
         return "programs"
     distinct = len({candidate.key for candidate in found}) == len(found)
     return "texts" if distinct and all(is_text(candidate.answer) for candidate in found) else "answers"
 
 
 def most_faithful(found: Sequence[Candidate]) -> list[Candidate]:
-    """Return those candidates that do most of what the task's words ask: all of them where they ask for nothing."""
-    most = max((candidate.obeys for candidate in found), default=1.0)
-    return [candidate for candidate in found if candidate.obeys == most]
+    """Return those candidates that do most of what is asked: all of them where nothing is.
+
+    First what visible checks of an answer ask (tests of programs are another matter), then what the task's words do.
+    """
+    def does(one: Candidate) -> tuple[float, float]:
+        return 0.0 if one.tested else one.share, one.obeys
+
+    most = max(map(does, found), default=None)
+    return [candidate for candidate in found if does(candidate) == most]
 
 
 def same_answer(one: Candidate, other: Candidate) -> bool:

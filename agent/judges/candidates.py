@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
@@ -31,6 +32,8 @@ class Candidate(Record):
     passed: int = 0
     checks: int = 0
     """Visible checks, and how many of them it passed."""
+    tested: bool = False
+    """Whether these are tests that ran it: what a program does decides then, and no vote."""
     asked: int = 0
     followed: int = 0
     """What the task's words ask of an answer (`ponder.instructions`), and how much of that it does."""
@@ -90,6 +93,7 @@ def _near(tests: tuple[str, ...]) -> tuple[str, ...]:
 def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
     seen, criterion = node.observation, tree.task.success
     passed, checks = 0, 0
+    tested = seen is not None and bool(seen.total)
     if seen is not None and seen.total:
         passed, checks = seen.passed or 0, seen.total
     elif criterion is not None and criterion.kind not in ("tests", "rubric") and criterion.visible:
@@ -104,6 +108,7 @@ def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
         way=way_of(node.kind, executed=executed),
         passed=passed,
         checks=checks,
+        tested=tested,
         asked=len(asked),
         followed=len(asked) - len(unfollowed(tree.task, answer)),
         mean_logprob=node.mean_logprob or 0.0,
@@ -120,5 +125,9 @@ def way_of(kind: StepKind, *, executed: bool) -> Way:
 
 
 def _stands_on_page(tree: TreeView, node: Node, answer: str) -> bool:
+    """Return whether an answer stands on a page above it, word for word: "12" does not where the page says 1912."""
+    if not isinstance(node.action, Answer):
+        return False
+    words = re.compile(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", re.IGNORECASE)
     pages = (n.observation.text for n in tree.path(node.id)[:-1] if n.observation and n.observation.tool == "browser")
-    return isinstance(node.action, Answer) and any(answer.strip().lower() in page.lower() for page in pages)
+    return any(words.search(page) for page in pages)

@@ -29,9 +29,10 @@ def choose(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | 
     leader = ranked[0]
     second = ranked[1].votes if len(ranked) > 1 else 0.0
     forms = [shown(candidate.answer) for candidate in leader.members]
+    lead = chance_of_lead(leader.votes, second)
     return Best(
         answer=max(forms, key=lambda form: (forms.count(form), -len(form))),
-        confidence=chance_of_lead(leader.votes, second),
+        confidence=_with_checks(leader.members[0], lead),
         node=leader.members[0].node,
         votes=len(leader.members),
         total=len(found),
@@ -43,12 +44,21 @@ def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
     most = [candidate for candidate in found if candidate.share == top]
     dual = dual_agreement(most, tests)
     best = max(most, key=lambda c: (behaves_like(c, most, tests) + dual[c.node], c.mean_logprob, -c.node))
-    passes_all = best.passed == best.checks
-    confidence = laplace(best.passed, best.checks) if passes_all else best.passed / (best.checks + 2)
+    confidence = _with_checks(best, 0.0) if best.checks else laplace(0, 0)
     return Best(answer=best.answer, confidence=confidence, node=best.node, votes=1, total=len(found))
 
 
 def _best_text(found: Sequence[Candidate]) -> Best:
     best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, -c.node))
     lead = chance_of_lead(1.0, 1.0 if len(found) > 1 else 0.0)
-    return Best(answer=shown(best.answer), confidence=lead, node=best.node, votes=1, total=len(found))
+    confidence = _with_checks(best, lead)
+    return Best(answer=shown(best.answer), confidence=confidence, node=best.node, votes=1, total=len(found))
+
+
+def _with_checks(best: Candidate, otherwise: float) -> float:
+    """Return the confidence in an answer: what it is otherwise, as far as its visible checks, if any, bear that out."""
+    if not best.checks:
+        return otherwise
+    if best.passed < best.checks:
+        return best.passed / (best.checks + 2)
+    return max(laplace(best.passed, best.checks), otherwise)

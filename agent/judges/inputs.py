@@ -50,6 +50,8 @@ def _change(call: ast.Call, draw: random.Random) -> None:
     if value is NO_LITERAL:
         return
     new = ast.parse(repr(_changed(value, draw)), mode="eval").body
+    if literal(new) is NO_LITERAL:  # an infinite float is written as a name
+        return
     if isinstance(holder, list):
         holder[place] = new
     else:
@@ -65,6 +67,8 @@ def _changed(value: Any, draw: random.Random) -> Any:
             near = (value + 1, value - 1, value * 2, value + draw.randint(2, 9))
             return draw.choice(near) if value > 0 else draw.choice((*near, -value))
         case float():
+            if not math.isfinite(value):
+                return value
             new = draw.choice((value + 1, value - 0.5, value * 2, value / 2, float(round(value))))
             return new if math.isfinite(new) else value
         case str():

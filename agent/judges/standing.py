@@ -22,8 +22,8 @@ def assessed(
 ) -> Best | None:
     """Return the best of the candidates, with the calibrated chance that it is right where there is a model for it."""
     best = choose(found, tests)
-    if best is None or not calibration.models:
-        return best
+    if best is None or not calibration.models or any(one.checks and not one.tested for one in found):
+        return best  # no record has checks of an answer: no model knows what they are worth
     chance = calibration.probability(signals(found, tests, best))
     return best if chance is None else best.model_copy(update={"confidence": chance})
 

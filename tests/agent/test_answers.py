@@ -37,6 +37,15 @@ def test_long_integers_are_compared_exactly() -> None:
     assert number(str(2**200)) == Decimal(2**200)
 
 
+def test_numbers_beyond_all_bounds_are_words() -> None:
+    """Written out, they would fill the memory, and arithmetic with them overflows."""
+    for text in ("1e9999999", "-1e20000000", "5e-9999999"):
+        assert number(text) is None
+        assert len(normalise(text)) < 20
+    assert normalise("0e99999999") == normalise("0")
+    assert normalise("1e40") == "1" + 40 * "0"
+
+
 def test_final_value_reads_only_a_number_that_is_stated() -> None:
     assert final_value("The capital is Paris") == "The capital is Paris"
     assert final_value("there are 3 ways and the total is 12") == "12"

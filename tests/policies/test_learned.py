@@ -56,6 +56,13 @@ def test_dearer_steps_stop_it_earlier() -> None:
     assert policy.decide(features(cost_by_tool={"core": 40.0, "python": 80.0}, next_cost=120.0)).stop
 
 
+def test_visible_checks_of_an_answer_decide_by_themselves() -> None:
+    """No record has any (tests of programs are another matter), so that nothing was learned about them."""
+    policy = LearnedStop(WEIGHTS, value=10_000.0)
+    assert policy.decide(features(checks=1, best_passed=1.0)).stop
+    assert not policy.decide(features(checks=1, best_passed=0.0)).stop
+
+
 def test_it_says_why_it_gives_up() -> None:
     poor = MODEL.model_copy(update={"bias": dict.fromkeys(HEADS, -4.0), "weights": {head: {} for head in HEADS}})
     hopeless = LearnedStop(WEIGHTS.model_copy(update={"models": (poor,)})).decide(features())

@@ -142,6 +142,7 @@ def candidate_of(row: Row) -> Candidate | None:
         way=way_of(row["kind"], executed=bool(row["executed"])),
         passed=row["checks_passed"] or 0,
         checks=row["checks"] or 0,
+        tested=bool(row["checks"]),  # a suite's visible checks are tests of programs
         asked=row.get("asked") or 0,
         followed=row.get("followed") or 0,
         mean_logprob=row["mean_logprob"] or 0.0,

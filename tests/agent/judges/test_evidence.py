@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponder.judges.calibration import Calibration, Model
+from ponder.judges.candidates import candidates
 from ponder.judges.evidence import EvidenceJudge
 from ponder.records import Answer, Browse, Observation, Reason, RunCode, SuccessCriterion, Task
 
@@ -74,6 +75,33 @@ def test_other_visible_checks_decide_too(grow) -> None:  # type: ignore[no-untyp
     best = JUDGE.best(maker.tree)
     assert best is not None
     assert best.answer == "1911"
+
+
+def test_answers_that_pass_the_checks_have_votes(grow) -> None:  # type: ignore[no-untyped-def]
+    task = Task(prompt="q", success=SuccessCriterion(kind="regex", visible=(r"^\d+$",)))
+    maker = grow(task)
+    maker.add(Answer(text="13"), logprob=-0.01)
+    for answer in ("about 12", "12", "12", "12"):
+        maker.add(Answer(text=answer), logprob=-0.9)
+    best = JUDGE.best(maker.tree)
+    assert best is not None
+    assert (best.answer, best.votes, best.total) == ("12", 3, 5)
+    assert best.confidence > 2 / 3, "more than one that passes the check by itself"
+    assert JUDGE.standing(maker.tree).best_passed == 1.0
+    only = grow(task)
+    only.add(Answer(text="none"))
+    failed = JUDGE.best(only.tree)
+    assert failed is not None
+    assert failed.confidence < 0.5
+
+
+def test_a_number_does_not_stand_on_a_page_within_another(grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow()
+    page = Observation(tool="browser", ok=True, text="Built in 1912; the fee is $5.")
+    at = maker.add(Browse(op="goto", url="http://x"), seen=page)
+    for answer in ("12", "$5", "1912"):
+        maker.add(Answer(text=answer), parent=at)
+    assert [candidate.executed for candidate in candidates(maker.tree)] == [False, True, True]
 
 
 def test_hidden_checks_are_never_looked_at(grow) -> None:  # type: ignore[no-untyped-def]

@@ -25,6 +25,7 @@ def test_what_cannot_be_changed_gives_nothing() -> None:
     assert changed_calls([], 5) == []
     assert changed_calls(["f(None)"], 5) == []
     assert changed_calls(["f([])"], 5) == []
+    assert "inf" not in "".join(changed_calls(["f(1e999)"], 5)), "an infinite number has no literal of its own"
 
 
 VALUES = st.recursive(

@@ -29,7 +29,8 @@ def test_votes_checks_and_signals() -> None:
     assert seen.signals["lead_share"] == 0.75
     assert "rubric" not in seen.signals
     assert (seen.best_passed, seen.best_followed) == (None, 1.0)
-    checked = standing([candidate(1, "a", passed=1, checks=2), candidate(2, "b", passed=2, checks=2)])
+    checked = standing([candidate(1, "a", passed=1, checks=2, tested=True),
+                        candidate(2, "b", passed=2, checks=2, tested=True)])  # fmt: skip
     assert (checked.best_passed, checked.kind) == (1.0, "programs")
     assert standing([candidate(1, "a", asked=4, followed=3)]).best_followed == 0.75
 
