@@ -30,8 +30,8 @@ class MbppRow(Row):
     @field_validator("test_list")
     @classmethod
     def _has_hidden_tests(cls, tests: tuple[str, ...]) -> tuple[str, ...]:
-        if len(tests) < 2:
-            raise ValueError("one test is visible, so it takes two at least")
+        if len(set(tests)) < 2:
+            raise ValueError("one test is visible, so it takes two different ones at least")
         return tests
 
 
@@ -49,7 +49,7 @@ def problem(row: MbppRow) -> Problem:
     text = _plain_lines(row.text)
     return Problem(
         task=Task(id=f"mbpp/{row.task_id}", prompt=text, success=SuccessCriterion(kind="tests", visible=(visible,))),
-        grader=ProgramGrader(tests=(*hidden, *challenges)),
+        grader=ProgramGrader(tests=tuple(test for test in (*hidden, *challenges) if test != visible)),
         plain=PLAIN.format(text=text, test=visible),
         reply="program",
     )

@@ -50,6 +50,15 @@ def test_mbpp_shows_the_first_test_and_hides_the_others(write_rows: WriteRows) -
     assert "added(2, 2)" not in problem.plain
 
 
+def test_mbpps_visible_test_does_not_grade_where_the_file_has_it_twice(write_rows: WriteRows) -> None:
+    twice = MBPP | {"test_list": [MBPP["test_list"][0], MBPP["test_list"][1], MBPP["test_list"][0] + "\r"]}
+    (problem,) = open_suite("mbpp", data=write_rows([twice])).problems(1)
+    assert isinstance(problem.grader, ProgramGrader)
+    assert problem.grader.tests == ("assert added(2, 2) == 4", "assert added(5, 5) == 10")
+    with pytest.raises(UsageError, match="two different ones"):
+        open_suite("mbpp", data=write_rows([MBPP | {"test_list": ["assert 1"] * 2}]))
+
+
 def test_mbpp_sets_up_every_test(write_rows: WriteRows) -> None:
     row = MBPP | {"test_setup_code": "root = Node(1) \r\nroot.left = Node(2)"}
     (problem,) = open_suite("mbpp", data=write_rows([row])).problems(1)
