@@ -37,12 +37,15 @@ params.api_keys = [settings["key"]]
 params.n_ctx, params.n_parallel, params.kv_unified = settings["n_ctx"], settings["n_parallel"], True
 params.n_batch = params.n_ubatch = settings["n_batch"]
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+params.n_predict = settings["max_tokens"]
 params.n_gpu_layers, params.warmup, params.fit_params, params.ui, params.verbosity = 0, False, False, False, 1
 server = xllamacpp.Server(params)
 sys.stdin.read()
 os._exit(0)
 """
 START_S = 180
+MAX_TOKENS = 1024
+"""Of a reply whose asker sets no bound: as many as of ponder's plain greedy baseline. Small models ramble on."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class OpenAIServer:
     key: str
     pid: int
     engine: str
+
+    def is_alive(self) -> bool:
+        """Return whether it runs still."""
+        try:
+            return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that its process has used, loading included, as the system counts them."""
@@ -81,7 +91,10 @@ def serve(model: str) -> Iterator[OpenAIServer]:
 
 
 def _start_native(native: Native, settings: EngineSettings, port: int, key: str) -> subprocess.Popen[str]:
-    command = [str(native.path), *sizes(settings.model_dump()), "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(native.path), *sizes(settings.model_dump()), "--predict", str(MAX_TOKENS), "--host", "127.0.0.1",
+        "--port", str(port),
+    ]  # fmt: skip
     parent = os.getpid()
     return subprocess.Popen(
         command, env=os.environ | WAITS | {"LLAMA_API_KEY": key},
@@ -97,7 +110,7 @@ def _start_wheel(settings: EngineSettings, port: int, key: str) -> subprocess.Po
     )  # fmt: skip
     assert process.stdin is not None
     kept = settings.model_dump(mode="json", include={"model", "n_ctx", "n_parallel", "n_batch", "threads"})
-    process.stdin.write(json.dumps({**kept, "port": port, "key": key}) + "\n")
+    process.stdin.write(json.dumps({**kept, "port": port, "key": key, "max_tokens": MAX_TOKENS}) + "\n")
     process.stdin.flush()
     return process
 

@@ -7,6 +7,7 @@ smolagents runs the model's code in our sandbox instead of in its own process, w
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ponder.background import BackgroundLoop
 from ponder.bench.grading import last_number
 from ponder.bench.problems import ReplyKind
 from ponder.bench.solvers import read_plain
+from ponder.errors import PonderError
 from ponder.parts import open_tools
 from ponder.policies.hosts import HostRules
 from ponder.records import ExecResult, Limits, Record, Usage
@@ -35,6 +37,10 @@ MARK = "\x1eponder-peer "
 """Before what the driver of smolagents' code says in the end."""
 
 
+RAISED = "Code execution failed"
+"""In what it says of a snippet that raised: smolagents' own words."""
+
+
 class Where(Record):
     """The server that all ask."""
 
@@ -49,6 +55,8 @@ class Said(Record):
     answer: str | None
     error: str = ""
     """Why there is none, where the framework raised."""
+    broken: str = ""
+    """What failed here and is none of the framework's doing: the task is to be asked again."""
     usage: Usage = Usage()
     """Of the programs that ran."""
     programs: int = 0
@@ -61,13 +69,18 @@ class Sandboxed:
         self._loop = BackgroundLoop("peer-sandbox")
         self._box = self._loop.submit(open_tools(("python",), group_factory(), HostRules())).result()
         self.bills: list[Usage] = []
+        self.broken = ""
 
     def run(self, code: str) -> ExecResult:
         """Run a program under the limits that ponder gives its own."""
         assert self._box.sandbox is not None
-        return self._loop.submit(
-            self._box.sandbox.exec(code, files={}, limits=Limits(), on_usage=self.bills.append)
-        ).result()
+        try:
+            return self._loop.submit(
+                self._box.sandbox.exec(code, files={}, limits=Limits(), on_usage=self.bills.append)
+            ).result()
+        except PonderError as error:
+            self.broken = str(error)
+            raise
 
     def take(self) -> tuple[Usage, int]:
         """Return what ran since the last time, added up, and how many programs that were."""
@@ -108,13 +121,16 @@ except _Final as _end:
 except Exception as _error:
     _lines = [one.lineno for one in traceback.extract_tb(_error.__traceback__) if one.filename == "<code>"]
     _place = f" at line {_lines[-1]}" if _lines else ""
-    sys.exit(f"Code execution failed{_place} due to: {type(_error).__name__}: {_error}")
+    sys.exit(f"%(raised)s{_place} due to: {type(_error).__name__}: {_error}")
 print(%(mark)r + json.dumps({"final": _final, "value": None if _value is None else str(_value)}))
 '''
 
 
 class Snippets:
-    """Runs each snippet after those that came before it, so that their variables are there."""
+    """Runs each snippet after those that came before it, so that their variables are there.
+
+    One that met a limit, or left the interpreter, is not run again: it would end all that come after it.
+    """
 
     def __init__(self, run: Callable[[str], ExecResult]) -> None:
         self._run = run
@@ -126,10 +142,10 @@ class Snippets:
         Raises:
             RuntimeError: it ended otherwise; the message is what was printed, and the traceback.
         """
-        given = json.dumps([self.all, code])
-        self.all.append(code)
-        ran = self._run(DRIVER % {"snippets": given, "mark": MARK})
+        ran = self._run(DRIVER % {"snippets": json.dumps([self.all, code]), "mark": MARK, "raised": RAISED})
         printed, _, told = ran.stdout.rpartition(MARK)
+        if told or RAISED in ran.stderr:
+            self.all.append(code)
         if ran.outcome != "ok" or not told:
             raise RuntimeError(f"{ran.stdout}\n{ran.stderr or ran.outcome}"[-SHOWN:])
         end = json.loads(told)
@@ -138,6 +154,21 @@ class Snippets:
     def functions(self) -> str:
         """Return the snippets that define functions, as one program."""
         return "\n\n".join(snippet for snippet in self.all if "def " in snippet)
+
+
+def program_in(source: str) -> str | None:
+    """Return what source text defines, without the calls at its outside; None: it is no Python that defines a function.
+
+    Such calls try a function out, or give it as the final answer, which only the framework knows.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+    if not any(isinstance(one, ast.FunctionDef) for one in tree.body):
+        return None
+    tree.body = [one for one in tree.body if not isinstance(one, ast.Expr)]
+    return ast.unparse(tree)
 
 
 def smolagents_code_agent(where: Where, sandbox: Sandboxed) -> Ask:
@@ -167,11 +198,12 @@ def smolagents_code_agent(where: Where, sandbox: Sandboxed) -> Ask:
         model = OpenAIModel(where.model, api_base=where.url, api_key=where.key)
         agent = CodeAgent(tools=[], model=model, executor=executor, verbosity_level=LogLevel.OFF)
         said = agent.run(question)
-        answer = None if said is None else read_plain(str(said), kind)
-        if kind == "program" and not (answer and "def " in answer):
-            # It means the function that it has run, and named something else: its result, or the function itself.
-            return read_plain(executor.snippets.functions(), kind) or answer
-        return answer
+        text = "" if said is None else str(said)
+        if kind != "program":
+            return read_plain(text, kind) if text else None
+        # It may give the program in a fence or as it is; or it means what it has run, and names its result.
+        fenced = read_plain(text, kind) if text else None
+        return fenced or program_in(text) or program_in(executor.snippets.functions())
 
     return ask
 
@@ -269,5 +301,6 @@ def serve_questions(name: str, where: Where, line: Connection) -> None:
             except Exception as failure:  # whatever a framework raises is its answer to this task
                 error = f"{type(failure).__name__}: {failure}"[:500]
             usage, programs = sandbox.take()
-            line.send(Said(answer=answer, error=error, usage=usage, programs=programs))
+            line.send(Said(answer=answer, error=error, broken=sandbox.broken, usage=usage, programs=programs))
+            sandbox.broken = ""
     sandbox.close()

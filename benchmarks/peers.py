@@ -38,23 +38,24 @@ from typing import Any
 import psutil
 import record
 from judge_tables import points, share, table
-from openai_server import OpenAIServer, serve
+from openai_server import MAX_TOKENS, OpenAIServer, serve
 from pages import exit_status, put
 from peer_agents import PEERS, SAMPLES, Said, Where, packages, serve_questions
 
 from ponder.bench.problems import Problem, Suite
-from ponder.bench.records.matched import bound_for, mean_within, picked_within
-from ponder.bench.records.offline import Search, rebuilt
+from ponder.bench.records.matched import bound_for, costing, mean_within, picked_within
+from ponder.bench.records.offline import Search
 from ponder.bench.records.recording import recorded
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import answered
 from ponder.bench.solvers import Solved, Solver, open_solver
 from ponder.errors import MachineError, UsageError
-from ponder.ledger import Ledger
+from ponder.ledger import OVERHEAD, Ledger
 from ponder.metering import Meter
 from ponder.parts import DEFAULT_CORE
 from ponder.policies.full_depth import FullDepth
+from ponder.policies.replay import Replay, rates_of
 from ponder.records import Charge, CpuReading
 from ponder.stats import Interval, paired_bootstrap
 from ponder.store import open_store
@@ -82,7 +83,10 @@ class PeerSolver:
         self._line: Any = None
         self._seen = CpuReading(method="rusage")
         self._ended = 0.0  # CPU seconds of processes that were ended
-        self.settings = {"core": model, "strategy": name, "samples": SAMPLES, **packages(name)}
+        self._served_s = 0.0
+        self.settings = {
+            "core": model, "strategy": name, "samples": SAMPLES, "max_tokens": MAX_TOKENS, **packages(name),
+        }  # fmt: skip
         self.circumstances: Mapping[str, Any] = {"engine": server.engine, "threads": len(os.sched_getaffinity(0))}
 
     def start(self) -> float:
@@ -113,18 +117,21 @@ class PeerSolver:
         said = self._said(problem, ledger)
         if said is not None and said.programs:
             ledger.add(Charge(tool="python", node=None, usage=said.usage, cost=said.usage.cpu_s))
+        if not self._server.is_alive():
+            raise MachineError(f"the server died while {self._name} asked it", fix="the same command goes on")
         bill = ledger.bill()
         if said is None:
             self._end()
+        broken = said.broken if said else ""
         return Solved(
             answer=said.answer if said else None,
             confidence=0.0,
-            stop_reason="exhausted" if said else "budget",
+            stop_reason="error" if broken else "exhausted" if said else "budget",
             run_id=None,
             nodes=1,
             wall_s=ledger.elapsed_s,
             bill=bill,
-            warnings=(said.error,) if said and said.error else (),
+            warnings=tuple(one for one in (broken, said.error if said else "") if one),
         )
 
     def _said(self, problem: Problem, ledger: Ledger) -> Said | None:
@@ -139,7 +146,9 @@ class PeerSolver:
             return None
 
     def _served(self) -> CpuReading:
-        return CpuReading(user_s=self._server.cpu_s(), method="process-tree")
+        if self._server.is_alive():
+            self._served_s = self._server.cpu_s()
+        return CpuReading(user_s=self._served_s, method="process-tree")
 
     def _own(self) -> CpuReading:
         """Return the process's CPU so far; of one that has ended, what it last was."""
@@ -256,8 +265,11 @@ def show(who: str, row: ResultRow) -> None:
 
 
 def own_searches(options: argparse.Namespace) -> dict[str, Search]:
-    """Return ponder's searches by task, from its store."""
-    found = {}
+    """Return ponder's searches by task, from its store.
+
+    When each answer was there is worked out from tokens; all of it together costs what its whole bill says.
+    """
+    found, replay = {}, Replay(rates_of(options.core))
     with ExitStack() as stack:
         rooms = stack.enter_context(GradingRooms())
         store = stack.enter_context(closing(open_store(options.work / OWN / "runs.sqlite")))
@@ -267,8 +279,14 @@ def own_searches(options: argparse.Namespace) -> dict[str, Search]:
                 row = rows.get(problem.id)
                 if row is not None and row.run_id is not None:
                     seen = recorded(suite.name, problem, store.events(row.run_id), rooms)
-                    found[problem.id] = rebuilt(seen.tasks[0], seen.nodes, independent=False)
+                    search = replay.search(seen.tasks[0], seen.nodes, {"strategy": "auto", "samples": MOST})
+                    found[problem.id] = costing(search, row.cpu_s)
     return found
+
+
+def cost_of(row: ResultRow) -> float:
+    """Return a task's CPU seconds; a framework works in its own process, and what this one does meanwhile is none."""
+    return row.cpu_s - (row.cpu_by_tool.get(OVERHEAD, 0.0) if "framework" in row.cpu_by_tool else 0.0)
 
 
 def compared(rows: Sequence[ResultRow], own: Mapping[str, Search]) -> dict[str, Any]:
@@ -277,7 +295,7 @@ def compared(rows: Sequence[ResultRow], own: Mapping[str, Search]) -> dict[str, 
     if not both:
         raise UsageError("ponder and a peer have no task in common yet", fix="python benchmarks/peers.py run ...")
     searches = [own[row.task] for row in both]
-    cpu_s = sum(row.cpu_s for row in both) / len(both)
+    cpu_s = sum(cost_of(row) for row in both) / len(both)
     bound_s = bound_for(searches, cpu_s)
     ours, theirs = [picked_within(one, bound_s) for one in searches], [float(row.right) for row in both]
     return {

@@ -30,6 +30,7 @@ from ponder.bench.records.offline import Search
 from ponder.bench.records.recording import by_strategy, manifest_of
 from ponder.errors import UsageError
 from ponder.policies.replay import RATES, Replay, rates_of
+from ponder.policies.replay_frontier import MOST
 
 Compared = tuple[str, Matched]
 """Another strategy's name, and how the first one does against it."""
@@ -42,7 +43,7 @@ def searches_of(folders: Sequence[Path], rates: Path) -> dict[str, list[Search]]
     cores = {str(suite["core"]) for folder in folders for suite in manifest_of(folder).values()}
     if len(cores) != 1:
         raise UsageError(f"these are searches of {', '.join(sorted(cores)) or 'no core'}", fix="name one's")
-    replay = Replay(rates_of(cores.pop(), rates))
+    replay = Replay(rates_of(cores.pop(), rates), step=MOST)
     return {
         name: [one for folder in own for one in replay.searches(folder)] for name, own in by_strategy(folders).items()
     }

@@ -14,7 +14,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 from pydantic import Field
@@ -25,10 +24,12 @@ from ponder.bench.records.offline import (
     Row,
     Search,
     as_shipped,
+    core_share_as_shipped,
     head_of,
     heads_of,
     made_of_each,
     rebuilt,
+    tool_s_as_shipped,
 )
 from ponder.bench.records.recording import strategy_of
 from ponder.errors import UsageError
@@ -204,48 +205,69 @@ class Replay:
 
         Raises: as `traces`.
         """
-        def search(about: Row, nodes: Sequence[Row], settings: Row) -> Search:
-            independent = strategy_of(settings) == INDEPENDENT
-            return _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent).search()
+        return made_of_each(folder, self.search)
 
-        return made_of_each(folder, search)
+    def search(self, about: Row, nodes: Sequence[Row], settings: Row) -> Search:
+        """Return one search of its row of the tasks table, its rows of the nodes table, and its suite's settings."""
+        independent = strategy_of(settings) == INDEPENDENT
+        past = _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
+        return past.search(int(about["rounds"]))
 
 
 class _Past:
     """One recorded search, and how it stood earlier."""
 
     def __init__(self, about: Row, rows: Sequence[Row], replay: Replay, *, samples: int, independent: bool) -> None:
-        self._search = as_shipped(rebuilt(about, rows, independent=independent))
+        whole = rebuilt(about, rows, independent=independent)
+        self._search = as_shipped(whole)
         self._candidates = {one.node: one for sample in self._search.samples for one in sample}
         self._rows = {int(row["node"]): row for row in rows if row["kind"] != "check"}
         self._read = {node: _read(row) for node, row in self._rows.items()}
+        self._out = {
+            node: round(row["tokens_out"] * core_share_as_shipped(row)) for node, row in self._rows.items()
+        }
+        self._tool_s = {node: tool_s_as_shipped(row, whole.tests) for node, row in self._rows.items()}
         self._replay, self._samples = replay, samples
         visible = int(about["visible"])
         success = SuccessCriterion(kind="tests", visible=("",) * visible) if visible else None
         self._task = Task(prompt=str(about["task"]), success=success)
         self._nodes = {node: _node(row) for node, row in self._rows.items()}
-        batches: dict[tuple[int, str], list[int]] = defaultdict(list)
+        batches: dict[int, list[int]] = defaultdict(list)
         for node, row in self._rows.items():
-            batches[row["decisions_before"], row["kind"]].append(node)
+            batches[row["decisions_before"]].append(node)
         self._batch = {node: batch for batch in batches.values() for node in batch}
-        """The steps that are computed together with each, were they all."""
+        """The steps that are computed together with each: those of its round."""
         self._most = min(replay.step, samples) if independent else samples
 
-    def search(self) -> Search:
-        """Return it whole, its steps priced as if they had come one after the other."""
-        rows = dict(sorted(self._rows.items()))
-        each = (
-            float(row["tool_cpu_s"]) + self._core_s(node, self._read[node], int(row["tokens_out"]))
-            for node, row in rows.items()
-        )
-        spent = dict(zip(rows, accumulate(each), strict=True))
-        return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=max(spent.values(), default=0.0)))
+    def search(self, taken: int) -> Search:
+        """Return it whole, with the CPU seconds by which each step was done: those of a round go on side by side.
+
+        Args:
+            taken: decisions.
+        """
+        spent, done, before = dict[int, float](), dict[int, int](), 0.0
+        for place in range(taken):
+            asked, settled = self._at(place)
+            wrote = {node: self._wrote(node, settled) - done.get(node, 0) for node in asked if node not in spent}
+            before += sum(self._core_s(node, self._read[node], 0) for node in wrote if node not in done)
+            for node in (ended := settled - spent.keys()):
+                tokens = sum(self._core_s(one, 0, min(wrote[one], wrote[node])) for one in wrote)
+                tools = sum(self._tool_s[one] for one in ended if wrote[one] <= wrote[node])
+                spent[node] = before + tokens + tools
+            before += sum(self._core_s(one, 0, wrote[one]) for one in wrote) + sum(self._tool_s[one] for one in ended)
+            done |= {node: done.get(node, 0) + more for node, more in wrote.items()}
+        spent |= dict.fromkeys(self._rows.keys() - spent.keys(), before)
+        return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=before))
+
+    def _at(self, place: int) -> tuple[list[int], set[int]]:
+        """Return the steps that were there at a decision, and those of them that were settled."""
+        asked = [node for node, row in self._rows.items() if row["decisions_before"] <= place]
+        return asked, {node for node in asked if _settled_after(self._rows[node]) <= place}
 
     def by_decisions(self, taken: int) -> Iterator[Prefix]:
         """Yield a tree as it stood at each decision."""
         for place in range(taken):
-            asked = [node for node, row in self._rows.items() if row["decisions_before"] <= place]
-            settled = {node for node in asked if _settled_after(self._rows[node]) <= place}
+            asked, settled = self._at(place)
             wished = [
                 Expansion(parent=row["parent"], kind=row["kind"])
                 for row in self._rows.values()
@@ -303,17 +325,19 @@ class _Past:
         cpu: dict[str, float] = defaultdict(float)
         tokens = 0
         for node in asked:
-            row, read = self._rows[node], self._read[node]
-            wrote = int(row["tokens_out"])
+            read, wrote = self._read[node], self._wrote(node, settled)
             if node in settled:
-                cpu["browser" if row["act"] == "browse" else "python"] += float(row["tool_cpu_s"])
-            else:
-                done = (int(self._rows[one]["tokens_out"]) for one in self._batch[node] if one in settled)
-                wrote = min(wrote, max(done, default=0))
+                cpu["browser" if self._rows[node]["act"] == "browse" else "python"] += self._tool_s[node]
             cpu["core"] += self._core_s(node, read, wrote)
             tokens += read + wrote
         prices = self._replay.prices or {}
         return {tool: own * prices.get(tool, 1.0) for tool, own in cpu.items()}, sum(cpu.values()), tokens
+
+    def _wrote(self, node: int, settled: Collection[int]) -> int:
+        """Return the tokens that a step has written by then."""
+        if node in settled:
+            return self._out[node]
+        return min(self._out[node], max((self._out[one] for one in self._batch[node] if one in settled), default=0))
 
     def _core_s(self, node: int, read: int, wrote: int) -> float:
         """Return the CPU seconds of so many tokens of a step, at the width of its batch."""
@@ -323,7 +347,7 @@ class _Past:
 
 def _read(row: Row) -> int:
     """Return how many tokens a step read that were not cached."""
-    return int(row["tokens_in"]) - int(row["tokens_cached"])
+    return round((row["tokens_in"] - row["tokens_cached"]) * core_share_as_shipped(row))
 
 
 def _settled_after(row: Row) -> int:

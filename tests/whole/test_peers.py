@@ -54,6 +54,26 @@ def test_all_take_turns(script: Any) -> None:
     assert [who for who, _ in script("peers").in_turn(streams)] == ["a", "b", "a"]
 
 
+def test_a_framework_pays_for_its_own_process_and_not_for_ours(script: Any) -> None:
+    cost = script("peers").cost_of
+    bill = {"core": 5.0, "framework": 2.0, "overhead": 1.0}
+    assert cost(row("s/1", right=True, cpu_s=8.0).model_copy(update={"cpu_by_tool": bill})) == 7.0
+    assert cost(row("s/1", right=True, cpu_s=8.0).model_copy(update={"cpu_by_tool": {"overhead": 1.0}})) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("source", "program"),
+    [
+        ("def f(x):\n    return x\n\n# the answer: f\nfinal_answer(f(2))", "def f(x):\n    return x"),
+        ("import math\nprint(1)\nPI = 3\ndef f():\n    return PI\nf()",
+         "import math\nPI = 3\n\ndef f():\n    return PI"),
+        ("42", None), ("", None), ("def f(:", None), ("The answer is f.", None), ("\x00", None),
+    ],
+)  # fmt: skip
+def test_the_program_in_what_smolagents_ran(script: Any, source: str, program: str | None) -> None:
+    assert script("peer_agents").program_in(source) == program
+
+
 @pytest.mark.real
 def test_snippets_keep_their_variables_in_the_sandbox(script: Any) -> None:
     agents = script("peer_agents")
@@ -63,9 +83,11 @@ def test_snippets_keep_their_variables_in_the_sandbox(script: Any) -> None:
         assert snippets.add("def f(x):\n    return x + 1\nprint('hi')\nf(1)") == ("hi\n", "2", False)
         with pytest.raises(RuntimeError, match="before\n\nCode execution failed at line 2 due to: ZeroDivisionError"):
             snippets.add("print('before')\n1 / 0")
-        assert snippets.add("final_answer(f(41))") == ("", "42", True)
-        assert snippets.functions() == snippets.all[0]
+        with pytest.raises(RuntimeError):
+            snippets.add("y = 1\nexit()")
+        assert snippets.add("final_answer(f(41))") == ("", "42", True), "who left the interpreter is not run again"
+        assert agents.program_in(snippets.functions()) == "def f(x):\n    return x + 1"
         usage, programs = sandbox.take()
-        assert (programs, usage.cpu_s > 0, sandbox.take()[1]) == (3, True, 0)
+        assert (programs, usage.cpu_s > 0, sandbox.take()[1]) == (4, True, 0)
     finally:
         sandbox.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ponder.bench.records.offline import Search
 from ponder.judges.choosing import choose
@@ -35,6 +36,13 @@ class Matched(Record):
     """Where the first one's tasks are cut off; infinite: nowhere."""
     bound_s: float
     """Where the other's are."""
+
+
+def costing(search: Search, total_s: float) -> Search:
+    """Return a search that costs so many CPU seconds in all, each part of it as much more or less."""
+    times = total_s / search.cost.total_s if search.cost.total_s else 1.0
+    spent = {node: by * times for node, by in search.spent.items()}
+    return replace(search, spent=spent, cost=replace(search.cost, total_s=total_s))
 
 
 def picked_within(search: Search, bound_s: float) -> float:

@@ -194,10 +194,14 @@ def without_rubric(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evid
 
 
 def as_shipped(search: Search) -> Search:
-    """Return a search with the evidence that an agent has by itself: without tests of the core's own (`+tests`)."""
-    if not search.tests:
-        return search
-    kept = tuple(tuple(without_own_tests(sample, search.tests)[0]) for sample in search.samples)
+    """Return a search with the evidence that an agent has by itself.
+
+    That is without tests of the core's own (`+tests`), and without its opinion of answers, which is asked for where a
+    task has a rubric: no suite's has one.
+    """
+    kept = tuple(
+        tuple(without_rubric(without_own_tests(sample, search.tests)[0], ())[0]) for sample in search.samples
+    )
     return replace(search, samples=kept, tests=())
 
 
@@ -261,20 +265,37 @@ def _cpu_s(row: Row) -> float:
     return float(row["core_cpu_s"]) + float(row["tool_cpu_s"])
 
 
+def _run_cost(row: Row, tests: Sequence[OwnTest]) -> tuple[float, float, float]:
+    """Return the CPU seconds of a program's visible checks, of the calls of it, and of those of the core's own tests.
+
+    One run makes all of them, and is parted by their number.
+    """
+    candidate, checks = candidate_of(row), row["total"] or 0
+    if candidate is None or not checks + len(candidate.outcomes):
+        return 0.0, 0.0, 0.0
+    others = len(_others(candidate, tests))
+    each = row["tool_cpu_s"] / (checks + len(candidate.outcomes))
+    return each * checks, each * others, each * (len(candidate.outcomes) - others)
+
+
+def tool_s_as_shipped(row: Row, tests: Sequence[OwnTest]) -> float:
+    """Return the CPU seconds of a step's tools, but for the calls that only tests of the core's own make."""
+    return float(row["tool_cpu_s"]) - _run_cost(row, tests)[2]
+
+
+def core_share_as_shipped(row: Row) -> float:
+    """Return the share of a step's core CPU that did not go into the core's opinion of its answer."""
+    whole = float(row["core_cpu_s"])
+    return 1 - min(1.0, (row["rubric_cpu_s"] or 0.0) / whole) if whole else 1.0
+
+
 def _cost(about: Row, rows: Sequence[Row], tests: Sequence[OwnTest]) -> Cost:
     visible = behaviour = own = 0.0
     for row in rows:
         if row["kind"] == "check":
             own += row["core_cpu_s"]
             continue
-        candidate = candidate_of(row)
-        checks = row["total"] or 0
-        if candidate is None or not checks + len(candidate.outcomes):
-            continue
-        others = len(_others(candidate, tests))
-        each = row["tool_cpu_s"] / (checks + len(candidate.outcomes))
-        visible += each * checks
-        behaviour += each * others
-        own += each * (len(candidate.outcomes) - others)
+        parts = _run_cost(row, tests)
+        visible, behaviour, own = visible + parts[0], behaviour + parts[1], own + parts[2]
     rubric = sum(row["rubric_cpu_s"] or 0.0 for row in rows)
     return Cost(visible, behaviour, own, rubric, about["charged_cpu_s"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ponder.bench.records.matched import bound_for, match, picked_within
+from ponder.bench.records.matched import bound_for, costing, match, picked_within
 from ponder.bench.records.offline import Cost, Search
 from ponder.judges.candidates import Candidate
 
@@ -28,6 +28,12 @@ def search(task: str, answers: str, right: str, *, each: float, independent: boo
 def test_what_comes_after_the_bound_does_not_count() -> None:
     one = search("s/1", "baa", "a", each=2.0)
     assert [picked_within(one, bound) for bound in (1.9, 2.0, 4.0, 6.0, math.inf)] == [0, 0, 0, 1, 1]
+
+
+def test_a_whole_bill_is_parted_as_the_search_was() -> None:
+    one = costing(search("s/1", "baa", "a", each=2.0), 12.0)
+    assert one.cost.total_s == 12.0
+    assert [picked_within(one, bound) for bound in (8.0, 11.9, 12.0)] == [0, 0, 1]
 
 
 def test_the_bound_makes_the_mean() -> None:
