@@ -96,12 +96,14 @@ class Agent:
         self._background = BackgroundLoop("ponder")
         checked = check_core(core) if isinstance(core, str) else core
         model, folder = model_of(checked), Path(home) if home else default_home()
+        usable = check_tools(tools)
+        searches = strategy or make_strategy(usable)
         plan = Plan(
             core=checked,
-            tools=check_tools(tools),
-            strategy=strategy or make_strategy(tools),
+            tools=usable,
+            strategy=searches,
             judge=judge or EvidenceJudge(load().of(model)),
-            policy=policy or make_policy(model, folder, value=value, risk=risk),
+            policy=policy or make_policy(model, folder, searches, value=value, risk=risk),
             limits=limits or Limits(),
             prices=check_prices(prices or Prices()),
             hosts=hosts or HostRules(),

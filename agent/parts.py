@@ -17,7 +17,7 @@ from ponder.metering import Closing
 from ponder.models import Model, Progress, Stoppable, digest, ensure, load_registry, resolve
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.hosts import HostRules
-from ponder.policies.learned import VALUE, LearnedStop, Weights, load
+from ponder.policies.learned import FOLDER, VALUE, LearnedStop, Weights, load
 from ponder.prompting import step_kinds
 from ponder.protocols import Checker, Core, GroupFactory, Sandbox, Shared, StopPolicy, Strategy, Tool
 from ponder.records import CpuReading
@@ -108,15 +108,19 @@ def file_name_of(core: str) -> str:
 
 def learned_for(model: str, home: Path) -> Weights | None:
     """Return what was learned about stopping with a core: the user's own first, then what ships. Raises UsageError."""
-    return load(model, home / "policies") or load(model)
+    name = f"{file_name_of(model)}.json"
+    return load(home / "policies" / name, model) or load(FOLDER / name, model)
 
 
-def make_policy(model: str, home: Path, *, value: float | None = None, risk: float | None = None) -> StopPolicy:
+def make_policy(
+    model: str, home: Path, strategy: Strategy, *, value: float | None = None, risk: float | None = None
+) -> StopPolicy:
     """Return the stop policy that was learned for a core, the user's own first; a rule where there is none.
 
     Args:
         model: see `model_of`.
         home: where `ponder policy train` puts weights, in `policies/`.
+        strategy: that searches: a risk is certified for searches of one strategy.
         value: what a right answer is worth, in the units of the prices.
         risk: of the tasks that a full search gets right, the share that may be lost.
 
@@ -125,7 +129,10 @@ def make_policy(model: str, home: Path, *, value: float | None = None, risk: flo
     """
     weights = learned_for(model, home)
     if weights is not None:
-        return LearnedStop(weights, value=VALUE if value is None else value, risk=risk)
+        return LearnedStop(
+            weights, value=VALUE if value is None else value, risk=risk, strategy=strategy.name.partition("+")[0],
+            samples=strategy.max_samples,
+        )
     if value is not None or risk is not None:
         wanted = "a risk" if risk is not None else "a value"
         raise UsageError(f"{wanted} needs a stop policy that was trained for {model}", fix="see `ponder policy train`")

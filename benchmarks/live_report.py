@@ -6,7 +6,8 @@
 
 A FOLDER is one of `benchmarks/records/`; those of `--full` hold searches at full depth by the strategy of the live
 ones. What a right answer was worth, and prices, stand in the manifest of the live ones. CPU seconds are worked out from
-tokens in both, so that it does not matter how busy the machine was; what was measured stands beside them. No core runs.
+tokens in both, so that it does not matter how busy the machine was; what was measured stands beside them, and agrees
+with these where one search at a time was recorded on the machine whose rates are named. No core runs.
 
 The last line is one JSON object.
 """
@@ -74,12 +75,19 @@ class Compared(Record):
     """Runs of code, a task."""
     words: float
     """Steps that ran nothing, a task."""
+    cancelled: float
+    """Steps that the end of the search cut off, a task."""
 
     @property
     def agrees(self) -> bool:
         """Whether the live accuracy lies in the interval of the replay's, and the CPU differs by a tenth at most."""
         inside = self.replay.accuracy.low <= self.live.accuracy.value <= self.replay.accuracy.high
         return inside and abs(self.live.saved.value) <= WITHIN
+
+    @property
+    def measured_agrees(self) -> bool:
+        """Whether the CPU that was measured differs from the replay's by a tenth at most."""
+        return abs(self.measured_cpu_s / self.replay.cost.value - 1) <= WITHIN
 
 
 def compare(live: Path, setting: Setting, full: Sequence[Trace], weights: Weights, replay: Replay) -> Compared:
@@ -109,21 +117,23 @@ def compare(live: Path, setting: Setting, full: Sequence[Trace], weights: Weight
 def steps(folder: Path, keys: Collection[Key]) -> dict[str, float]:
     """Return how many steps searches took that ran code, and that ran nothing, a task."""
     own = [one for one in read_table(folder, "nodes") if (one["suite"], one["task"]) in keys and one["kind"] != "check"]
-    runs = sum(one["ok"] is not None and one["act"] != "browse" for one in own)
-    return {"runs": runs / len(keys), "words": sum(one["ok"] is None for one in own) / len(keys)}
+    done = [one for one in own if one["status"] in ("judged", "failed")]
+    runs = sum(one["ok"] is not None and one["act"] != "browse" for one in done)
+    words = sum(one["ok"] is None for one in done)
+    return {"runs": runs / len(keys), "words": words / len(keys), "cancelled": (len(own) - len(done)) / len(keys)}
 
 
 def shown(found: Sequence[Compared]) -> str:
     """Return the comparison as a table."""
     head = [
         "searches", "tasks", "right: live", "replay", "live less replay", "CPU s a task: live", "replay",
-        "live, measured", "runs of code a task", "other steps a task",
+        "live, measured", "runs of code a task", "other steps a task", "cut off a task",
     ]  # fmt: skip
     rows = [
         [
             _name(one.setting), str(one.live.tasks), share(one.live.accuracy), share(one.replay.accuracy),
             points(one.live.difference), f"{one.live.cost.value:.1f}", f"{one.replay.cost.value:.1f}",
-            f"{one.measured_cpu_s:.1f}", f"{one.runs:.1f}", f"{one.words:.1f}",
+            f"{one.measured_cpu_s:.1f}", f"{one.runs:.1f}", f"{one.words:.1f}", f"{one.cancelled:.1f}",
         ]
         for one in found
     ]  # fmt: skip
@@ -164,7 +174,10 @@ def main() -> None:
     if options.write:
         put(text, options.write, BEGIN, END)
     print(text)
-    told: dict[str, Any] = {one.name: one.model_dump(mode="json") | {"agrees": one.agrees} for one in found}
+    told: dict[str, Any] = {
+        one.name: one.model_dump(mode="json") | {"agrees": one.agrees, "measured_agrees": one.measured_agrees}
+        for one in found
+    }
     print(json.dumps(told))
 
 

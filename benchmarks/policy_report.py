@@ -26,15 +26,16 @@ from judge_tables import points, share, table
 from pages import exit_status, put
 
 from ponder.bench.records.curves import draw_frontier
+from ponder.bench.records.offline import INDEPENDENT
 from ponder.bench.records.recording import by_strategy
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
 from ponder.policies.replay import ORDERS, RATES, Replay, Stopped, Trace, as_recorded, rates_of, replayed
-from ponder.policies.replay_frontier import Evaluation, Row, evaluate, outcome, outcomes, row
+from ponder.policies.replay_frontier import MOST, Evaluation, Row, evaluate, outcome, outcomes, row, unseen
 from ponder.policies.train import FOLDS, part_of, train
 from ponder.records import Record
-from ponder.stats import Interval
+from ponder.stats import Interval, chance_of_lead, paired_bootstrap
 
 BEGIN, END = "<!-- tables of benchmarks/policy_report.py -->", "<!-- end of the tables -->"
 CROSSED = {"open_ended"}
@@ -50,7 +51,7 @@ class Moved(Record):
     without: Row
     trained_on_all: Row
     outside: float
-    """The share of its decisions in which something lay outside of what training saw."""
+    """The share of its decisions that it did not judge: nothing like it was in training."""
 
 
 class Crossed(Record):
@@ -69,42 +70,51 @@ class Priced(Record):
     tool: str
     samples: float
     """Mean samples that a search took, at the usual price."""
-    samples_dear: float
-    """At ten times the price."""
+    fewer: Interval
+    """How many less it took at ten times the price, task by task."""
 
 
-def moved(trained: Sequence[Trace], held: Sequence[Trace], weights: Weights, value: float) -> list[Moved]:
-    """Return, suite by suite, what a policy is worth there that has not seen it in training."""
+def moved(
+    trained: Sequence[Trace], held: Sequence[Trace], whole: Sequence[Trace], weights: Weights, value: float
+) -> list[Moved]:
+    """Return, suite by suite, what a policy is worth there that has not seen it in training.
+
+    Args:
+        whole: the held-out searches, as the full depth takes its samples.
+    """
     found = []
     for suite in sorted({trace.suite for trace in held}):
         rest, own = [trace for trace in trained if trace.suite != suite], [one for one in held if one.suite == suite]
         other = train(rest, core=weights.core, records=weights.records)
-        full = outcomes(own, None)
+        full = outcomes([one for one in whole if one.suite == suite], None)
         policy = LearnedStop(other, value=value)
-        decisions = [policy.decide(prefix.features) for trace in own for prefix in trace.prefixes[:-1]]
-        outside = sum(decision.why.startswith("outside") for decision in decisions)
+        decided = [policy.judges(prefix.features) for trace in own for prefix in trace.prefixes[:-1]]
+        outside = decided.count(False)
         found.append(Moved(
             suite=suite,
             without=row(outcomes(own, policy), full, policy=suite),
             trained_on_all=row(outcomes(own, LearnedStop(weights, value=value)), full, policy=suite),
-            outside=outside / max(1, len(decisions)),
+            outside=outside / max(1, len(decided)),
         ))  # fmt: skip
     return found
 
 
-def crossed(trained: Sequence[Trace], own: Sequence[Trace], weights: Weights, value: float) -> Crossed:
+def crossed(
+    trained: Sequence[Trace], own: Sequence[Trace], whole: Sequence[Trace], weights: Weights, value: float
+) -> Crossed:
     """Return what a policy makes of training tasks that was trained without them, in five folds.
 
     Args:
         trained: all training searches.
         own: those of one suite, to be measured on.
+        whole: the same, as the full depth takes its samples.
     """
     stopped: dict[str, Stopped] = {}
     for fold in range(FOLDS):
         policy = LearnedStop(train([one for one in trained if _fold(one) != fold], core=weights.core,
                                    records=weights.records), value=value)  # fmt: skip
         stopped |= {one.task: replayed(one, policy) for one in own if _fold(one) == fold}
-    full = outcomes(own, None)
+    full = outcomes(whole, None)
     made = [outcome(one, stopped[one.task].at) for one in own]
     reasons = Counter(str(at.decision.reason) if at.decision else "exhausted" for at in stopped.values())
     return Crossed(
@@ -113,11 +123,11 @@ def crossed(trained: Sequence[Trace], own: Sequence[Trace], weights: Weights, va
     )  # fmt: skip
 
 
-def one_sample(replay: Replay, folders: Sequence[Path], full: Sequence[Trace]) -> Row:
+def one_sample(replay: Replay, folders: Sequence[Path], whole: Sequence[Trace]) -> Row:
     """Return what the first sample alone is worth of such searches."""
-    tasks = {one.task for one in full}
+    tasks = {one.task for one in whole}
     alone = [one for folder in folders for one in replay.first_samples(folder) if one.task in tasks]
-    return row(outcomes(alone, None), outcomes(full, None), policy="one sample")
+    return row(outcomes(alone, None), outcomes(whole, None), policy="one sample")
 
 
 def _fold(trace: Trace) -> int:
@@ -130,28 +140,42 @@ def priced(
     """Return how far searches, `held` at the usual prices, shorten where tokens or code runs cost ten times as much."""
     policy = LearnedStop(weights, value=value)
 
-    def samples(traces: Sequence[Trace]) -> float:
-        return statistics.fmean(replayed(trace, policy).at.features.samples for trace in traces)
+    def samples(traces: Sequence[Trace]) -> dict[str, float]:
+        found: dict[str, list[int]] = {}
+        for trace in traces:
+            found.setdefault(trace.task, []).append(replayed(trace, policy).at.features.samples)
+        return {task: statistics.fmean(own) for task, own in found.items()}
 
-    usual = samples(held)
-    return [
-        Priced(tool=tool, samples=usual, samples_dear=samples(_traces(replace(replay, prices={tool: DEAR}), folders)))
-        for tool in ("core", "python")
-    ]
+    usual, priced = samples(held), list[Priced]()
+    for tool in ("core", "python"):
+        dear = samples(unseen(weights, replace(replay, prices={tool: DEAR}), folders))
+        fewer = paired_bootstrap([usual[task] - dear[task] for task in usual])
+        priced.append(Priced(tool=tool, samples=statistics.fmean(usual.values()), fewer=fewer))
+    return priced
 
 
 def _traces(replay: Replay, folders: Sequence[Path]) -> list[Trace]:
     return [trace for folder in folders for trace in replay.traces(folder)]
 
 
-def milliseconds(weights: Weights, traces: Sequence[Trace]) -> float:
-    """Return what a decision takes, on average."""
+def _whole(replay: Replay, strategy: str) -> Replay:
+    """Return how a full search is seen again: independent samples are all taken at once."""
+    return replace(replay, step=MOST) if strategy == INDEPENDENT else replay
+
+
+def milliseconds(weights: Weights, traces: Sequence[Trace]) -> tuple[float, float]:
+    """Return what a decision takes on average, and what it takes to see where the search stands, by CPU.
+
+    Nothing that is worked out for one decision is there already for the next.
+    """
     policy = LearnedStop(weights)
-    features = [prefix.features for trace in traces for prefix in trace.prefixes]
-    began = time.process_time()
-    for one in features:
-        policy.decide(one)
-    return 1000 * (time.process_time() - began) / len(features)
+    prefixes, decided = [prefix for trace in as_recorded(traces) for prefix in trace.prefixes], 0.0
+    for prefix in prefixes:
+        chance_of_lead.cache_clear()
+        began = time.process_time()
+        policy.decide(prefix.features)
+        decided += time.process_time() - began
+    return 1000 * decided / len(prefixes), 1000 * statistics.fmean(prefix.seen_s for prefix in prefixes)
 
 
 # --- tables --------------------------------------------------------------------------------------------------
@@ -172,7 +196,7 @@ def frontier_table(found: Evaluation) -> str:
         f"the learned policy saves {share(one.saved)} of its cost."
         for one in found.against
     ]
-    lines += [f"- {one.told}." for one in found.guarantees]
+    lines += [f"- {one.told}." for one in (*found.guarantees, *found.shipped)]
     title = f"### {found.strategy}: {found.tasks} held-out tasks"
     return "\n\n".join([title, table(head, rows), "\n".join(lines)])
 
@@ -180,7 +204,7 @@ def frontier_table(found: Evaluation) -> str:
 def moved_table(found: Sequence[Moved]) -> str:
     """Return the transfer from suite to suite."""
     head = ["suite", "tasks", "saved", "accuracy less full depth", "saved, trained without the suite",
-            "accuracy less full depth", "decisions outside of what training saw"]  # fmt: skip
+            "accuracy less full depth", "decisions not judged: nothing like it in training"]  # fmt: skip
     rows = [
         [
             one.suite, str(one.without.tasks), share(one.trained_on_all.saved), points(one.trained_on_all.difference),
@@ -217,31 +241,34 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     parts, figures = [], dict[str, Any]()
     for strategy, folders in sorted(by_strategy(options.held_out).items()):
         found = evaluate(weights, replay, folders, value=options.value)
-        held = _traces(replay, folders)
-        away = moved(trained, held, weights, options.value)
+        held = unseen(weights, replay, folders)
+        away = moved(trained, held, unseen(weights, _whole(replay, strategy), folders), weights, options.value)
         prices = priced(replay, folders, held, weights, options.value)
-        own_ms = milliseconds(weights, held)
+        own_ms, seeing_ms = milliseconds(weights, held)
         parts += [
             frontier_table(found), moved_table(away),
             "\n".join(
-                f"- at ten times the price of `{one.tool}` a search takes {one.samples_dear:.1f} samples, not "
+                f"- at ten times the price of `{one.tool}` a search takes {_number(one.fewer)} samples less than "
                 f"{one.samples:.1f}."
                 for one in prices
-            ) + f"\n- a decision takes {own_ms:.2f} ms.",
+            ) + f"\n- a decision takes {own_ms:.2f} ms, and to see where the search stands {seeing_ms:.2f} ms.",
         ]  # fmt: skip
         if options.pictures:
             draw_frontier(found.points(), options.pictures / f"frontier-{strategy}.svg")
             parts.append(f"![Frontier of {strategy}](pictures/frontier-{strategy}.svg)")
         figures[strategy] = found.summary() | {
-            "tasks": found.tasks, "decision_ms": own_ms, "transfer": [one.model_dump(mode="json") for one in away],
+            "tasks": found.tasks, "decision_ms": own_ms, "standing_ms": seeing_ms,
+            "transfer": [one.model_dump(mode="json") for one in away],
             "prices": [one.model_dump(mode="json") for one in prices],
         }  # fmt: skip
     for strategy, traces in trained_by.items():
-        here = [trace for trace in as_recorded(traces) if trace.suite in CROSSED]
-        for suite in sorted({trace.suite for trace in here}):
-            full = [trace for trace in here if trace.suite == suite]
-            own = crossed(trained, full, weights, options.value)
-            parts.append(crossed_table(strategy, own, one_sample(replay, folders_by[strategy], full)))
+        folders = folders_by[strategy]
+        for suite in sorted({trace.suite for trace in traces if trace.suite in CROSSED}):
+            full = [trace for trace in as_recorded(traces) if trace.suite == suite]
+            once = _whole(replace(replay, orders=1), strategy)
+            whole = [trace for trace in _traces(once, folders) if trace.suite == suite]
+            own = crossed(trained, full, whole, weights, options.value)
+            parts.append(crossed_table(strategy, own, one_sample(replay, folders, whole)))
             figures[f"{suite}, {strategy}"] = own.model_dump(mode="json")
     return "\n\n".join(parts), figures
 

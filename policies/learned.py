@@ -151,11 +151,13 @@ class Model(Record):
 class Weights(Record):
     """A trained policy: plain numbers, and where they come from."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     features: int
     """The version of the features that it looks at."""
     core: str
     records: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    """That it was trained on: nothing is measured on these."""
     models: tuple[Model, ...]
     """Fitted on all tasks: what a value is weighed by."""
     careful: tuple[Model, ...]
@@ -166,17 +168,27 @@ class Weights(Record):
         """Return the model for a kind of search."""
         return next((model for model in (self.careful if careful else self.models) if model.kind == kind), None)
 
-    def certified(self, risk: float) -> Certificate:
+    def certified(self, risk: float, strategy: str, samples: int) -> Certificate:
         """Return the certificate that holds for a risk: that of the largest risk which is no larger.
 
+        Args:
+            strategy: whose full searches the loss is against.
+            samples: that these take at most.
+
         Raises:
-            UsageError: no risk is so small, or this one cannot be certified.
+            UsageError: no risk is so small, this one cannot be certified, or not for such searches.
         """
         if not 0 < risk < 1:
             raise UsageError(f"a risk is between 0 and 1 (5% is 0.05), not {risk:g}")
-        fitting = [one for one in self.certificates if one.risk <= risk + 1e-12]
+        every = {(one.strategy, one.samples): one for one in self.certificates}
+        own = [one for one in self.certificates if (one.strategy, one.samples) == (strategy, samples)]
+        if every and not own:
+            known = " or ".join(f"--strategy {name} -n {most}" for name, most in every)
+            wrong = f"no risk was calibrated for searches of {strategy} that take {samples} samples at most"
+            raise UsageError(wrong, fix=f"there are for {known}")
+        fitting = [one for one in own if one.risk <= risk + 1e-12]
         if not fitting:
-            known = ", ".join(f"{one.risk:g}" for one in self.certificates)
+            known = ", ".join(f"{one.risk:g}" for one in own)
             raise UsageError(f"no risk of {risk:.1%} was calibrated", fix=f"there is: {known or 'none'}")
         best = max(fitting, key=lambda one: one.risk)
         if best.threshold is None:
@@ -192,6 +204,8 @@ class LearnedStop:
         value: what a right answer is worth, in the units of the ledger's prices (by default CPU seconds).
         risk: of the tasks that a full search gets right, the share that stopping may lose, with 95% confidence; then
             `value` does not count.
+        strategy: that searches, by name, and
+        samples: that it takes at most: a risk is certified for such searches.
 
     Raises:
         UsageError: the weights are for other features, `value` is not positive, or the risk is not certified.
@@ -199,7 +213,10 @@ class LearnedStop:
 
     name = "learned"
 
-    def __init__(self, weights: Weights, *, value: float = VALUE, risk: float | None = None) -> None:
+    def __init__(
+        self, weights: Weights, *, value: float = VALUE, risk: float | None = None, strategy: str = "auto",
+        samples: int = 16,
+    ) -> None:
         if not value > 0 or not math.isfinite(value):
             raise UsageError(f"a right answer is worth a positive number, not {value:g}")
         version = Features.model_fields["version"].default
@@ -208,25 +225,35 @@ class LearnedStop:
             raise UsageError(wrong, fix="train it again: `ponder policy train`")
         self.weights, self.value = weights, value
         self._by_checks = ChecksAndVotes()  # no record has checks of anything but programs
-        self.certificate = None if risk is None else weights.certified(risk)
+        self.certificate = None if risk is None else weights.certified(risk, strategy, samples)
 
     def decide(self, features: Features) -> Decision:
         """See `StopPolicy.decide`."""
         kind = kind_of(features)
         if features.best_passed is not None and kind != "programs":
             return self._by_checks.decide(features)
-        model = self.weights.of(kind, careful=self.certificate is not None)
-        if model is None:
-            return Decision(stop=False, confidence=features.confidence, why=f"nothing was learned about {kind}")
-        values = inputs(features)
-        if outside := model.outside(values):
-            why = f"outside of what training saw: {', '.join(f'{name} {values[name]:.3g}' for name in outside)}"
+        model, values = self._model(kind), inputs(features)
+        if model is None or (unknown := self._unknown(model, values)):
+            why = f"nothing was learned about {kind}" if model is None else unknown
             return Decision(stop=False, confidence=features.confidence, why=why)
         chances = model.chances(values)
         confidence = features.confidence if features.kind else 0.0
         if self.certificate is not None and self.certificate.threshold is not None:
             return self._by_risk(chances, self.certificate.threshold, confidence)
         return self._by_value(features, chances, confidence, model.cost_of_rest(features))
+
+    def judges(self, features: Features) -> bool:
+        """Return whether it decides by what it learned: else nothing was learned of such a search, and it goes on."""
+        model = self._model(kind_of(features))
+        return model is not None and not self._unknown(model, inputs(features))
+
+    def _model(self, kind: Kind) -> Model | None:
+        return self.weights.of(kind, careful=self.certificate is not None)
+
+    @staticmethod
+    def _unknown(model: Model, values: Mapping[str, float]) -> str:
+        outside = ", ".join(f"{name} {values[name]:.3g}" for name in model.outside(values))
+        return f"outside of what training saw: {outside}" if outside else ""
 
     def _by_value(
         self, features: Features, chances: Chances, confidence: float, cost_left: float
@@ -263,15 +290,19 @@ def read(path: Path) -> Weights:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the whole"
-        wrong = f"{path.name} is no stop policy of this version: {where}: {first['msg']}"
-        raise UsageError(wrong, fix="`ponder policy train` makes one") from error
+        wrong = f"{path} is no stop policy of this version: {where}: {first['msg']}"
+        raise UsageError(wrong, fix="`ponder policy train` makes one; without the file the rule is used") from error
 
 
-def load(core: str, folder: Path = FOLDER) -> Weights | None:
-    """Return the weights that were trained on searches of a core; None where there are none.
+def load(path: Path, core: str) -> Weights | None:
+    """Return the weights in a core's file; None where there is no such file.
 
     Raises:
-        UsageError: a file there holds no weights.
+        UsageError: it holds no weights, or those of another core.
     """
-    every = (read(path) for path in sorted(folder.glob("*.json")) if path.name != "rates.json")
-    return next((weights for weights in every if weights.core == core), None)
+    if not path.exists():
+        return None
+    weights = read(path)
+    if weights.core != core:
+        raise UsageError(f"{path} is a stop policy for {weights.core}, not for {core}", fix="move it away")
+    return weights

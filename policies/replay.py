@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
@@ -31,7 +33,7 @@ from ponder.bench.records.offline import (
     rebuilt,
     tool_s_as_shipped,
 )
-from ponder.bench.records.recording import strategy_of
+from ponder.bench.records.recording import read_table, strategy_of
 from ponder.errors import UsageError
 from ponder.judges.calibration import UNCALIBRATED, Calibration
 from ponder.judges.standing import standing
@@ -96,6 +98,18 @@ def rates_of(core: str, file: Path = RATES) -> Rates:
         raise UsageError(f"{file} holds no rates: {str(error).splitlines()[0]}", fix=measure) from error
 
 
+def refuse_newer(folder: Path) -> None:
+    """Raise UsageError where records are of features of a later version; those of earlier ones are made anew."""
+    own = int(Features.model_fields["version"].default)
+    if not (folder / "decisions.parquet").exists():
+        return  # what lacks is said where it is read
+    rows = read_table(folder, "decisions", ["feature_version"])
+    found = max((int(row["feature_version"] or 1) for row in rows), default=own)
+    if found > own:
+        wrong = f"{folder} was recorded with features of version {found}, and these are {own}"
+        raise UsageError(wrong, fix="use the ponder that recorded it, or a later one")
+
+
 @dataclass(frozen=True)
 class Prefix:
     """A recorded search as it stood when its policy was asked."""
@@ -109,6 +123,8 @@ class Prefix:
     """CPU seconds by then."""
     cost: float
     """The same in prices."""
+    seen_s: float = field(default=0.0, compare=False)
+    """CPU seconds that it took here to see where it stands and to make its features."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,7 @@ class Trace:
     """What it counts for beside others of the same search: all orders of its samples together count 1."""
     recorded: bool = True
     """Whether this is the order that it had."""
+    strategy: str = ""
 
     @property
     def full(self) -> Prefix:
@@ -183,10 +200,14 @@ class Replay:
             past = _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
             found = list(past.by_samples()) if independent else [tuple(past.by_decisions(int(about["rounds"])))]
             return [
-                Trace(about["suite"], about["task"], prefixes, weight=1 / len(found), recorded=place == 0)
+                Trace(
+                    about["suite"], about["task"], prefixes, weight=1 / len(found), recorded=place == 0,
+                    strategy=strategy_of(settings),
+                )
                 for place, prefixes in enumerate(found)
             ]
 
+        refuse_newer(folder)
         return [trace for own in made_of_each(folder, seen) for trace in own]
 
     def first_samples(self, folder: Path) -> list[Trace]:
@@ -222,6 +243,7 @@ class _Past:
         self._search = as_shipped(whole)
         self._candidates = {one.node: one for sample in self._search.samples for one in sample}
         self._rows = {int(row["node"]): row for row in rows if row["kind"] != "check"}
+        self._settled = {node: _settled_after(row, independent=independent) for node, row in self._rows.items()}
         self._read = {node: _read(row) for node, row in self._rows.items()}
         self._out = {
             node: round(row["tokens_out"] * core_share_as_shipped(row)) for node, row in self._rows.items()
@@ -262,7 +284,7 @@ class _Past:
     def _at(self, place: int) -> tuple[list[int], set[int]]:
         """Return the steps that were there at a decision, and those of them that were settled."""
         asked = [node for node, row in self._rows.items() if row["decisions_before"] <= place]
-        return asked, {node for node in asked if _settled_after(self._rows[node]) <= place}
+        return asked, {node for node in asked if self._settled[node] <= place}
 
     def by_decisions(self, taken: int) -> Iterator[Prefix]:
         """Yield a tree as it stood at each decision."""
@@ -307,15 +329,16 @@ class _Past:
     ) -> Prefix:
         nodes = (self._nodes[node] if node in settled else _asked(self._nodes[node]) for node in asked)
         found = [self._candidates[node] for node in asked if node in settled and node in self._candidates]
-        stands = standing(found, (), self._replay.calibration)
         cost, cpu_s, tokens = self._spent(asked, settled)
-        features = extract(
-            Tree.of(self._task, nodes, rounds=rounds), standing=stands, max_samples=self._samples, wished=wished,
-            spent=Spending(cpu_s=cpu_s, wall_s=0.0, tokens=tokens, cost_by_tool=cost),
-        )  # fmt: skip
+        spent = Spending(cpu_s=cpu_s, wall_s=0.0, tokens=tokens, cost_by_tool=cost)
+        tree = Tree.of(self._task, nodes, rounds=rounds)
+        began = time.process_time()
+        stands = standing(found, (), self._replay.calibration)
+        features = extract(tree, standing=stands, max_samples=self._samples, wished=wished, spent=spent)
+        seen_s = time.process_time() - began
         best = self._rows[stands.best.node] if stands.best is not None else {}
         right, score = float(best.get("right") or 0.0), float(best.get("score") or 0.0)
-        return Prefix(features, right, score, cpu_s, sum(cost.values()))
+        return Prefix(features, right, score, cpu_s, sum(cost.values()), seen_s)
 
     def _spent(self, asked: Sequence[int], settled: Collection[int]) -> tuple[dict[str, float], float, int]:
         """Return what the steps so far cost, by tool in prices, in CPU seconds, and in tokens.
@@ -350,10 +373,22 @@ def _read(row: Row) -> int:
     return round((row["tokens_in"] - row["tokens_cached"]) * core_share_as_shipped(row))
 
 
-def _settled_after(row: Row) -> int:
-    """Return after how many decisions a step was settled; those of earlier records: with the round it was asked in."""
+def _settled_after(row: Row, *, independent: bool) -> float:
+    """Return after how many decisions a step was settled; infinite: it never was.
+
+    Earlier records of independent samples lack it: they are settled with the round that they were asked in.
+
+    Raises:
+        KeyError: of a tree it cannot be told.
+    """
     settled = row.get("settled_after")
-    return int(row["decisions_before"] if settled is None else settled)
+    if settled is not None:
+        return float(settled)
+    if independent:
+        return float(row["decisions_before"])
+    if "settled_after" not in row or row["status"] in ("judged", "failed"):
+        raise KeyError("settled_after")
+    return math.inf
 
 
 def _asked(node: Node) -> Node:

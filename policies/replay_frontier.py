@@ -8,8 +8,9 @@ through the whole comparison.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +22,7 @@ from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import LearnedStop, Weights, kind_of
 from ponder.policies.replay import Prefix, Replay, Trace, as_recorded, replayed
-from ponder.policies.risk import lower_bound
+from ponder.policies.risk import Certificate, lower_bound
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
 from ponder.policies.train import certified, is_lost, lost_when_stopped, worth
 from ponder.protocols import StopPolicy
@@ -83,11 +84,12 @@ class Evaluation(Record):
     tasks: int
     full: Row
     rows: tuple[Row, ...]
-    """The learned policy by value, then the rules."""
+    """The learned policy by value, then the rules; `oracle` stops each search where it is best."""
     chosen: Row
     """The learned policy at the value that was asked for."""
     against: tuple[Against, ...]
     guarantees: tuple[Held, ...]
+    shipped: tuple[Kept, ...] = ()
 
     def points(self) -> dict[str, list[tuple[float, float]]]:
         """Return cost and accuracy of each policy's points, as `draw_frontier` takes them."""
@@ -105,7 +107,8 @@ class Evaluation(Record):
             "accuracy_lower_bound_points": 100 * self.chosen.difference.low,
             "cpu_saved_vs_adaptive_consistency": saved[AdaptiveConsistency.name],
             "cpu_saved_vs_esc": saved[EarlyStopping.name],
-            "guarantee_held": all(one.is_held for one in self.guarantees if one.certified),
+            "guarantee_held": any(one.certified for one in self.guarantees)
+            and all(one.is_held for one in self.guarantees if one.certified),
         }
 
 
@@ -123,14 +126,34 @@ class Held(Record):
 
     @property
     def is_held(self) -> bool:
-        """Whether enough splits hold it."""
-        return self.held >= ENOUGH
+        """Whether enough splits hold it, of which there is one at least."""
+        return self.certified > 0 and self.held >= ENOUGH
 
     @property
     def told(self) -> str:
         """What it says, in words."""
-        claim = f"held in {self.held:.0%} of {self.certified}" if self.certified else "cannot be certified in any"
-        return f"risk {self.risk:.0%}: {claim} of {self.splits} re-splits; mean loss {self.loss:.1%}"
+        if not self.certified:
+            return f"risk {self.risk:.0%}: cannot be certified in any of {self.splits} re-splits"
+        claim = f"held in {self.held:.0%} of {self.certified} of {self.splits} re-splits"
+        return f"risk {self.risk:.0%}: {claim}; mean loss {self.loss:.1%}"
+
+
+class Kept(Record):
+    """What a certificate of the policy comes to on tasks that it has not seen."""
+
+    risk: float
+    tasks: int
+    """That the full search gets right."""
+    lost: int
+    at_least: float
+    """The one-sided lower 95% bound of the loss."""
+
+    @property
+    def told(self) -> str:
+        """What it says, in words."""
+        kept = "kept" if self.at_least <= self.risk else "broken"
+        lost = f"{self.lost} of {self.tasks} tasks lost, surely {self.at_least:.1%}"
+        return f"the policy's own certificate of risk {self.risk:.0%} is {kept}: {lost}"
 
 
 def evaluate(
@@ -139,11 +162,11 @@ def evaluate(
     """Return what the policy makes of recorded searches, against full depth and against rules.
 
     Args:
-        folders: packed records of one strategy, of tasks that the policy has not seen.
+        folders: packed records of one strategy; tasks that the policy was trained on are left out.
         value: what a right answer is worth.
 
     Raises:
-        UsageError: there are no records, or of several strategies, or fit for another version.
+        UsageError: there are no records of other tasks, of several strategies, of a task twice, or they cost nothing.
         ImportError: pyarrow or scipy is not installed.
     """
     names = by_strategy(folders)
@@ -152,22 +175,26 @@ def evaluate(
     (strategy,) = names
     steps, whole = (STEPS, MOST) if strategy == INDEPENDENT else ((replay.step,), replay.step)
     seen = {
-        step: [trace for folder in folders for trace in dataclasses.replace(replay, step=step).traces(folder)]
+        step: unseen(weights, dataclasses.replace(replay, step=step), folders)
         for step in {replay.step, whole, *steps}
     }
     traces = seen[replay.step]
     # All samples at once, where they are independent: a full search has no reason to take them a few at a time.
     full = outcomes(seen[whole], None)
+    if not sum(one.cost for one in full):
+        raise UsageError("these searches cost nothing at these prices", fix="let one of them be more than 0")
     frontier = [outcomes(traces, LearnedStop(weights, value=one)) for one in VALUES]
     chosen_of = outcomes(traces, LearnedStop(weights, value=value))
     chosen = row(chosen_of, full, policy=LearnedStop.name, value=value)
     rows = [row(one, full, policy=LearnedStop.name, value=at) for one, at in zip(frontier, VALUES, strict=True)]
     plain: tuple[StopPolicy, ...] = (ChecksAndVotes(), *map(FixedN, FIXED))
     rows += [row(outcomes(traces, rule), full, policy=rule.name) for rule in plain]
+    rows.append(row(oracle(traces), full, policy="oracle"))
     against = []
     for rule in (AdaptiveConsistency(), EarlyStopping()):
         tried = [(step, outcomes(seen[step], rule)) for step in steps]
-        saved = [(saved_at_equal_accuracy(frontier, found), step, found) for step, found in tried]
+        # A value without bound is the full search: the frontier ends there.
+        saved = [(saved_at_equal_accuracy([*frontier, full], found), step, found) for step, found in tried]
         least, step, found = min(saved, key=lambda one: one[0].value)
         own = row(found, full, policy=rule.name)
         rows.append(own)
@@ -176,7 +203,28 @@ def evaluate(
         core=weights.core, records=tuple(folder.name for folder in folders), strategy=strategy, tasks=len(chosen_of),
         full=row(full, full, policy=FullDepth.name), rows=tuple(rows), chosen=chosen, against=tuple(against),
         guarantees=tuple(held(weights, traces, risk) for risk in risks),
+        shipped=tuple(kept(weights, traces, one) for one in weights.certificates
+                      if one.strategy == strategy and one.threshold is not None and one.risk in risks),
     )  # fmt: skip
+
+
+def unseen(weights: Weights, replay: Replay, folders: Sequence[Path]) -> list[Trace]:
+    """Return the recorded searches of tasks that a policy was not trained on.
+
+    Raises:
+        UsageError: there are none, or two of one task by one strategy.
+    """
+    known, found, where = set(weights.tasks), list[Trace](), dict[tuple[str, str], Path]()
+    for folder in folders:
+        own = [trace for trace in replay.traces(folder) if trace.task not in known]
+        for key in sorted({(trace.strategy, trace.task) for trace in own}):
+            if key in where:
+                raise UsageError(f"{key[1]} is recorded in {where[key].name} and in {folder.name}", fix="name one only")
+            where[key] = folder
+        found += own
+    if not found:
+        raise UsageError("the policy was trained on all tasks of these records", fix="name some that are held out")
+    return found
 
 
 def outcome(trace: Trace, at: Prefix) -> Outcome:
@@ -186,10 +234,21 @@ def outcome(trace: Trace, at: Prefix) -> Outcome:
 
 def outcomes(traces: Sequence[Trace], policy: StopPolicy | None) -> list[Outcome]:
     """Return what a policy makes of each search, on average over the orders it is seen in; None: the full depth."""
+    return _each(traces, lambda trace: trace.full if policy is None else replayed(trace, policy).at)
+
+
+def oracle(traces: Sequence[Trace]) -> list[Outcome]:
+    """Return what each search would come to that ends where it is best, at the first such place: what can be had."""
+    def best(trace: Trace) -> Prefix:
+        return max(trace.prefixes, key=lambda at: (outcome(trace, at).right, -at.cost))
+
+    return _each(traces, best)
+
+
+def _each(traces: Sequence[Trace], place: Callable[[Trace], Prefix]) -> list[Outcome]:
     found: dict[tuple[str, str], list[Outcome]] = {}
     for trace in traces:
-        at = trace.full if policy is None else replayed(trace, policy).at
-        found.setdefault((trace.suite, trace.task), []).append(outcome(trace, at))
+        found.setdefault((trace.suite, trace.task), []).append(outcome(trace, place(trace)))
     return [Outcome(right=fmean(one.right for one in own), cost=fmean(one.cost for one in own))
             for own in found.values()]  # fmt: skip
 
@@ -207,6 +266,8 @@ def row(found: Sequence[Outcome], full: Sequence[Outcome], *, policy: str, value
 def saved_at_equal_accuracy(frontier: Sequence[Sequence[Outcome]], rule: Sequence[Outcome]) -> Interval:
     """Return the share of a rule's cost that the frontier saves where it is as accurate.
 
+    Where it is nowhere so accurate it saves nothing, and what its most accurate point costs more than the rule is lost.
+
     Args:
         frontier: outcomes on the same tasks, a list for each point.
     """
@@ -214,10 +275,13 @@ def saved_at_equal_accuracy(frontier: Sequence[Sequence[Outcome]], rule: Sequenc
 
     right, cost = _means(rule)
     points = [_means(point) for point in frontier]
-    found = [
-        1 - cost_at([(float(r[draw]), float(c[draw])) for r, c in points], float(right[draw])) / float(cost[draw])
-        for draw in range(len(right))
-    ]
+    found = []
+    for draw in range(len(right)):
+        own = [(float(r[draw]), float(c[draw])) for r, c in points]
+        costs = cost_at(own, float(right[draw]))
+        if math.isinf(costs):
+            costs = max(max(own)[1], float(cost[draw]))
+        found.append(1 - costs / float(cost[draw]))
     return _interval(np.asarray(found))
 
 
@@ -225,12 +289,12 @@ def cost_at(points: Sequence[tuple[float, float]], accuracy: float) -> float:
     """Return what a frontier's points cost at an accuracy: the cheapest mix of two points that is as accurate.
 
     Of two policies, each used for a share of the tasks, accuracy and cost are the mean: what lies between points can be
-    had. Where no point is so accurate, the cost of the most accurate one, which then is too cheap by what it lacks.
+    had. Where no point is so accurate, infinity.
     """
     below = [(right, cost) for right, cost in points if right < accuracy]
     above = [(right, cost) for right, cost in points if right >= accuracy]
     if not above:
-        return max(points)[1]
+        return math.inf
     mixes = [
         low_cost + (accuracy - low) / (high - low) * (high_cost - low_cost)
         for low, low_cost in below
@@ -274,6 +338,15 @@ def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int 
         lost = sum(is_lost(course, certificate.threshold) for course in kept)
         losses.append(lost / max(1, len(kept)))
         good += lower_bound(lost, len(kept)) <= risk
-    share, loss = (good / len(losses), fmean(losses)) if losses else (1.0, 0.0)
+    share, loss = (good / len(losses), fmean(losses)) if losses else (0.0, 0.0)
     return Held(risk=risk, splits=splits, certified=len(losses), held=share, loss=loss)
 
+
+
+def kept(weights: Weights, traces: Sequence[Trace], certificate: Certificate) -> Kept:
+    """Return what a certificate's threshold loses on these tasks. Raises ValueError: it has none."""
+    if certificate.threshold is None:
+        raise ValueError("nothing was certified")
+    courses = [lost_when_stopped(weights, trace) for trace in as_recorded(traces) if trace.full.right == 1]
+    lost = sum(is_lost(course, certificate.threshold) for course in courses)
+    return Kept(risk=certificate.risk, tasks=len(courses), lost=lost, at_least=lower_bound(lost, len(courses)))

@@ -19,9 +19,12 @@ LEVEL = 0.95
 
 
 class Certificate(Record):
-    """What is known of one risk."""
+    """What is known of one risk, of the searches of one strategy."""
 
     risk: float = Field(gt=0, lt=1)
+    strategy: str = ""
+    samples: int = 0
+    """That a full search takes at most."""
     threshold: float | None
     """The least careful threshold that is certified; None: none is, the record is too small or the losses too many."""
     tasks: int

@@ -2,7 +2,8 @@
 
 What a value is weighed by is fitted on all tasks. What a risk is judged by is not: tasks are parted by a hash of their
 names, three fifths fit those models, and the rest only set the thresholds of risks, so that a certificate rests on
-tasks which its models have never seen.
+tasks which its models have never seen. (What they look at was chosen, and the judge's probability fitted, on all.) It
+is of the searches of one strategy: each of its tasks counts once.
 """
 
 from __future__ import annotations
@@ -107,10 +108,12 @@ def train(traces: Sequence[Trace], *, core: str, records: Sequence[str]) -> Weig
     models = fit(traces)
     if not models:
         there = f"{len(as_recorded(traces))} recorded searches"
-        raise UsageError(f"{there} are too few to train on: each kind takes {FEWEST} snapshots")
+        wrong = f"{there} are too few to train on: each kind takes {FEWEST} snapshots"
+        raise UsageError(wrong, fix="benchmarks/record.py run makes more")
     version = int(Features.model_fields["version"].default)
     weights = Weights(
-        features=version, core=core, records=tuple(records), models=tuple(models), careful=tuple(fit(fitted)),
+        features=version, core=core, records=tuple(records), tasks=tuple(sorted({one.task for one in traces})),
+        models=tuple(models), careful=tuple(fit(fitted)),
     )  # fmt: skip
     return weights.model_copy(update={"certificates": tuple(certificates(weights, rest))})
 
@@ -181,7 +184,7 @@ def _loss(x: Any, y: Any, shares: Any, folds: Any, strength: float) -> float:
     total = 0.0
     for fold in range(FOLDS):
         rest, held = folds != fold, folds == fold
-        if not held.any() or y[rest].max() - y[rest].min() < 1e-9:
+        if not held.any() or not rest.any() or y[rest].max() - y[rest].min() < 1e-9:
             continue
         said = _logistic(x[rest], y[rest], shares[rest], strength).predict_proba(x[held])[:, 1].clip(1e-6, 1 - 1e-6)
         total -= float((shares[held] * (y[held] * np.log(said) + (1 - y[held]) * np.log(1 - said))).sum())
@@ -199,9 +202,17 @@ def _logistic(x: Any, y: Any, shares: Any, strength: float) -> Any:
 
 
 def certificates(weights: Weights, traces: Sequence[Trace], risks: Sequence[float] = RISKS) -> list[Certificate]:
-    """Return what tasks that the models have not seen say of each risk: one search of each, in the order it had."""
-    paths = [lost_when_stopped(weights, trace) for trace in as_recorded(traces) if trace.full.right == 1]
-    return certified(paths, risks)
+    """Return what tasks that the models have not seen say of each risk, strategy by strategy.
+
+    Each task counts once: by one search, in the order that it had.
+    """
+    found = []
+    for strategy in sorted({trace.strategy for trace in traces}):
+        own = {trace.task: trace for trace in as_recorded(traces) if trace.strategy == strategy}
+        paths = [lost_when_stopped(weights, trace) for trace in own.values() if trace.full.right == 1]
+        searched = {"strategy": strategy, "samples": max(one.full.features.max_samples for one in own.values())}
+        found += [one.model_copy(update=searched) for one in certified(paths, risks)]
+    return found
 
 
 def certified(paths: Sequence[Course], risks: Sequence[float]) -> list[Certificate]:

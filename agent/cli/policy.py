@@ -58,10 +58,10 @@ def train(
     path = out or _own_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(made.model_dump_json(indent=1) + "\n", "utf-8")
-    _show(made)
+    _show(made, stderr=as_json)
     note(f"weights in {path}")
     if as_json:
-        print_json({"weights": str(path), **made.model_dump(mode="json", exclude={"models"})})
+        print_json({"weights": str(path), **made.model_dump(mode="json", exclude={"models", "careful", "tasks"})})
     return 0
 
 
@@ -92,7 +92,8 @@ def evaluate(
     own = _weights(weights, name)
     folders = [one for one in _folders(records, own.core) if one.name not in own.records]
     if not folders:
-        raise UsageError(f"there are no records of {own.core} that the policy was not trained on")
+        wrong = f"there are no records of {own.core} that the policy was not trained on"
+        raise UsageError(wrong, fix="benchmarks/record.py run --split held-out makes some")
     found = _evaluated(
         own, _of_strategy(folders, strategy), value=VALUE if value is None else value, step=step,
         prices={"python": python, "core": token}, rates=rates,
@@ -104,7 +105,7 @@ def evaluate(
             f"at the accuracy of {one.rule} ({one.accuracy.value:.1%}, {one.cost.value:.0f} a task, {one.step} at "
             f"once): {_points(one.saved)} saved"
         )
-    for held in found.guarantees:
+    for held in (*found.guarantees, *found.shipped):
         console.print(held.told)
     if picture is not None:
         _draw(found, picture)
@@ -112,7 +113,7 @@ def evaluate(
     if as_json:
         rows = [one.model_dump(mode="json") for one in (found.full, *found.rows)]
         print_json({"summary": found.summary(), "frontier": rows, **found.model_dump(
-            mode="json", include={"core", "records", "strategy", "tasks", "against", "guarantees"}
+            mode="json", include={"core", "records", "strategy", "tasks", "against", "guarantees", "shipped"}
         )})  # fmt: skip
     return 0
 
@@ -161,16 +162,19 @@ def _weights(path: Path | None, core: str) -> Weights:
 
 
 def _folders(given: list[Path] | None, core: str) -> list[Path]:
-    """Return the packed records of a core in these folders. Raises UsageError."""
-    from ponder.bench.records.recording import manifest_of
+    """Return the packed records of a core's full searches in these folders. Raises UsageError."""
+    from ponder.bench.records.recording import is_full_depth, manifest_of
 
     found = []
-    for folder in given or [_DEFAULT]:
+    for folder in (path.resolve() for path in given or [_DEFAULT]):
         inside = [folder] if (folder / "manifest.json").exists() else sorted(folder.glob("*/"))
         packed = [one for one in inside if (one / "manifest.json").exists()]
         if not packed:
             raise UsageError(f"{folder} holds no records", fix="name them with --records, or make some: docs/search.md")
-        found += [one for one in packed if {suite["core"] for suite in manifest_of(one).values()} == {core}]
+        found += [
+            one for one in packed
+            if {suite["core"] for suite in manifest_of(one).values()} == {core} and is_full_depth(one)
+        ]  # fmt: skip
     return found
 
 
@@ -248,10 +252,10 @@ def _points(interval: Interval) -> str:
     return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
 
 
-def _show(weights: Weights) -> None:
-    console = make_console()
+def _show(weights: Weights, *, stderr: bool = False) -> None:
+    console = make_console(stderr=stderr)
     console.print(f"stop policy for {weights.core}, features v{weights.features}, from {', '.join(weights.records)}")
     for model in weights.models:
         console.print(f"  {model.kind}: {model.snapshots} snapshots of {model.tasks} tasks, {len(model.inputs)} inputs")
     for certificate in weights.certificates:
-        console.print(f"  {certificate.why}")
+        console.print(f"  --strategy {certificate.strategy} -n {certificate.samples}: {certificate.why}")

@@ -10,7 +10,7 @@ import pytest
 
 from ponder.agent import Agent
 from ponder.errors import UsageError
-from ponder.parts import make_policy, model_of
+from ponder.parts import make_policy, make_strategy, model_of
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import HEADS, Input, LearnedStop, Model, Weights, inputs, load
@@ -22,10 +22,10 @@ MODEL = Model(
     kind="answers", inputs=(SURE,), cost_left=0.5, weights={head: {} for head in HEADS} | {"now": {"confidence": 2.0}},
     bias={"now": 0.0, "found_next": 0.0, "found_end": 2.0, "spoiled_next": -20.0, "spoiled_end": -20.0},
 )  # fmt: skip
-CERTIFIED = Certificate(risk=0.05, threshold=0.2, tasks=80, losses=0)
+CERTIFIED = Certificate(risk=0.05, strategy="auto", samples=16, threshold=0.2, tasks=80, losses=0)
 WEIGHTS = Weights(
     features=4, core="c", records=("r",), models=(MODEL,), careful=(MODEL,),
-    certificates=(CERTIFIED, Certificate(risk=0.02, threshold=None, tasks=80, losses=0)),
+    certificates=(CERTIFIED, CERTIFIED.model_copy(update={"risk": 0.02, "threshold": None})),
 )  # fmt: skip
 
 
@@ -86,6 +86,8 @@ def test_what_training_never_saw_is_said_and_not_judged() -> None:
     assert (decision.stop, decision.why) == (False, "outside of what training saw: confidence 0.5")
     assert policy.decide(features(confidence=1.0)).stop
     assert policy.decide(features(kind="texts")).why == "nothing was learned about texts"
+    seen = [policy.judges(one) for one in (features(), features(confidence=1.0), features(kind="texts"))]
+    assert seen == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -94,9 +96,11 @@ def test_what_training_never_saw_is_said_and_not_judged() -> None:
         ({"value": 0.0}, "positive"), ({"value": float("nan")}, "positive"), ({"risk": 0.0}, "between 0 and 1"),
         ({"risk": 5.0}, "5% is 0.05"), ({"risk": 0.01}, "no risk of 1.0% was calibrated"),
         ({"risk": 0.02}, "cannot be certified with this record: 80 tasks, 149 are needed"),
+        ({"risk": 0.05, "samples": 6}, "no risk was calibrated for searches of auto that take 6 samples at most"),
+        ({"risk": 0.05, "strategy": "mcts"}, "there are for --strategy auto -n 16"),
     ],
 )  # fmt: skip
-def test_bad_input_is_a_clear_line(given: dict[str, float], wrong: str) -> None:
+def test_bad_input_is_a_clear_line(given: dict[str, Any], wrong: str) -> None:
     with pytest.raises(UsageError, match=wrong):
         LearnedStop(WEIGHTS, **given)
 
@@ -107,16 +111,18 @@ def test_weights_of_other_features_are_refused() -> None:
 
 
 def test_a_larger_risk_takes_the_nearest_that_is_certified() -> None:
-    assert WEIGHTS.certified(0.07) == CERTIFIED
+    assert WEIGHTS.certified(0.07, "auto", 16) == CERTIFIED
 
 
 def test_weights_are_read_by_core_and_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(WEIGHTS.model_dump_json())
-    assert load("c", tmp_path) == WEIGHTS
-    assert load("another", tmp_path) is None
+    assert load(tmp_path / "c.json", "c") == WEIGHTS
+    assert load(tmp_path / "another.json", "another") is None
+    with pytest.raises(UsageError, match=r"c\.json is a stop policy for c, not for d"):
+        load(tmp_path / "c.json", "d")
     (tmp_path / "b.json").write_text('{"version": 1, "models": 3}')
-    with pytest.raises(UsageError, match=r"b\.json is no stop policy"):
-        load("c2", tmp_path)
+    with pytest.raises(UsageError, match=r"/b\.json is no stop policy.*without the file"):
+        load(tmp_path / "b.json", "b")
 
 
 def test_a_decision_takes_less_than_two_milliseconds() -> None:
@@ -134,13 +140,18 @@ def test_a_decision_takes_less_than_two_milliseconds() -> None:
 def test_an_agent_takes_what_was_learned_for_its_core(tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "c.json").write_text(WEIGHTS.model_dump_json())
-    policy = make_policy("c", tmp_path, value=5.0)
+    (tmp_path / "policies" / "other.json").write_text("broken: of another core")
+    searches = make_strategy(["python"], "auto+tests", 16)
+    policy = make_policy("c", tmp_path, searches, value=5.0)
     assert isinstance(policy, LearnedStop)
     assert policy.value == 5.0
-    assert isinstance(make_policy("d", tmp_path), ChecksAndVotes)
+    assert isinstance(make_policy("d", tmp_path, searches), ChecksAndVotes)
+    assert isinstance(make_policy("c", tmp_path, searches, risk=0.05), LearnedStop)
+    with pytest.raises(UsageError, match="no risk was calibrated for searches of best-of-n"):
+        make_policy("c", tmp_path, make_strategy(["python"]), risk=0.05)
     for given, wrong in (({"risk": 0.05}, "a risk needs"), ({"value": 5.0}, "a value needs")):
         with pytest.raises(UsageError, match=f"{wrong} a stop policy that was trained for d"):
-            make_policy("d", tmp_path, **given)
+            make_policy("d", tmp_path, searches, **given)
     with pytest.raises(UsageError, match="belong to the default policy"):
         Agent(policy=FullDepth(), risk=0.05)
 

@@ -107,6 +107,7 @@ def test_a_policy_stops_a_search_earlier_or_not_at_all(found: list[Trace]) -> No
 
 
 def test_records_of_another_version_are_refused_by_name(tmp_path: Path) -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for path in SAMPLE.iterdir():
@@ -117,3 +118,9 @@ def test_records_of_another_version_are_refused_by_name(tmp_path: Path) -> None:
         Replay(RATES).traces(tmp_path)
     with pytest.raises(UsageError, match="holds no records"):
         Replay(RATES).traces(tmp_path / "nothing")
+    decisions = pq.read_table(tmp_path / "decisions.parquet")
+    at = decisions.column_names.index("feature_version")
+    later = decisions.set_column(at, "feature_version", pa.array([99] * len(decisions)))
+    pq.write_table(later, tmp_path / "decisions.parquet")
+    with pytest.raises(UsageError, match="features of version 99, and these are"):
+        Replay(RATES).traces(tmp_path)

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import random
+import shutil
+from pathlib import Path
 
 import pytest
 
+from ponder.errors import UsageError
 from ponder.policies.learned import Weights
-from ponder.policies.replay import Trace
-from ponder.policies.replay_frontier import Outcome, cost_at, held, outcomes, row, saved_at_equal_accuracy
+from ponder.policies.replay import Rates, Replay, Trace
+from ponder.policies.replay_frontier import (
+    Outcome,
+    cost_at,
+    held,
+    kept,
+    oracle,
+    outcomes,
+    row,
+    saved_at_equal_accuracy,
+    unseen,
+)
 from ponder.policies.rules import FixedN
 from ponder.policies.train import train
 
 from .test_train import made
+
+pytest.importorskip("pyarrow")
+
+SAMPLE = Path(__file__).parents[1] / "agent" / "bench" / "records" / "sample"
 
 
 def test_between_two_points_policies_can_be_mixed() -> None:
@@ -20,7 +38,7 @@ def test_between_two_points_policies_can_be_mixed() -> None:
     assert cost_at(points, 0.8) == 30.0
     assert cost_at(points, 0.7) == pytest.approx(20.0)
     assert cost_at(points, 0.5) == 10.0
-    assert cost_at(points, 0.9) == 30.0
+    assert cost_at(points, 0.9) == math.inf
 
 
 def test_savings_are_ratios_of_sums() -> None:
@@ -30,6 +48,8 @@ def test_savings_are_ratios_of_sums() -> None:
     assert saved_at_equal_accuracy([full, own], own).value == pytest.approx(0.0)
     cheap = [Outcome(right=1, cost=5), Outcome(right=0, cost=5)]
     assert saved_at_equal_accuracy([cheap], own).value == pytest.approx(0.75)
+    assert saved_at_equal_accuracy([cheap], full).value == 0.0, "it is nowhere so accurate: nothing is saved"
+    assert saved_at_equal_accuracy([[Outcome(right=0, cost=100)] * 2], own).value == -4.0
     assert row(own, full, policy="p").difference.value == -0.5
 
 
@@ -51,6 +71,15 @@ def test_a_smaller_n_is_cheaper_and_worse(trained: tuple[Weights, list[Trace]]) 
     assert found[2].difference.value == 0
 
 
+def test_an_oracle_is_the_most_that_can_be_had(trained: tuple[Weights, list[Trace]]) -> None:
+    _, traces = trained
+    best = oracle(traces)
+    for n in (4, 8, 16):
+        assert all(one.right >= other.right for one, other in zip(best, outcomes(traces, FixedN(n)), strict=True))
+    never = [one.cost for one in best if not one.right]
+    assert set(never) == {10.0}, "what is never right ends at once"
+
+
 def test_a_certified_risk_is_held_over_re_splits(trained: tuple[Weights, list[Trace]]) -> None:
     weights, traces = trained
     found = held(weights, traces, 0.2, splits=20)
@@ -58,4 +87,28 @@ def test_a_certified_risk_is_held_over_re_splits(trained: tuple[Weights, list[Tr
     assert found.is_held
     assert 0 < found.loss < 0.2
     none = held(weights, traces[:20], 0.05, splits=5)
-    assert (none.certified, none.is_held) == (0, True)
+    assert (none.certified, none.is_held) == (0, False)
+    assert none.told == "risk 5%: cannot be certified in any of 5 re-splits"
+
+
+def test_what_a_certificate_of_the_policy_comes_to(trained: tuple[Weights, list[Trace]]) -> None:
+    weights, traces = trained
+    own = next(one for one in weights.certificates if one.risk == 0.2)
+    found = kept(weights, traces, own)
+    assert found.tasks == sum(trace.full.right for trace in traces)
+    assert 0 < found.lost < 0.2 * found.tasks
+    assert "certificate of risk 20% is kept" in found.told
+    with pytest.raises(ValueError, match="nothing was certified"):
+        kept(weights, traces, own.model_copy(update={"threshold": None}))
+
+
+def test_nothing_is_measured_on_tasks_that_were_trained_on(tmp_path: Path) -> None:
+    replay = Replay(Rates(core="c", prompt_token_s=0.01, token_s={1: 0.1}))
+    every = [trace.task for trace in replay.traces(SAMPLE)]
+    weights = Weights(features=4, core="c", records=(), models=(), careful=(), tasks=tuple(every[1:]))
+    assert {trace.task for trace in unseen(weights, replay, [SAMPLE])} == set(every[:1])
+    with pytest.raises(UsageError, match="trained on all tasks of these records"):
+        unseen(weights.model_copy(update={"tasks": tuple(every)}), replay, [SAMPLE])
+    copy = shutil.copytree(SAMPLE, tmp_path / "copy")
+    with pytest.raises(UsageError, match="is recorded in sample and in copy"):
+        unseen(weights, replay, [SAMPLE, copy])

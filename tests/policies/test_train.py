@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -35,7 +36,7 @@ def made(task: int, draw: random.Random) -> Trace:
         right = float(draw.random() < (0.97 if easy else 0.1 + 0.05 * samples))
         counts = (agree, *(1,) * (samples - agree))
         found.append(Prefix(features(samples, counts, 2.5 * samples), right, right, 2.5 * samples, 2.5 * samples))
-    return Trace("s", f"s/{task}", tuple(found))
+    return Trace("s", f"s/{task}", tuple(found), strategy="auto")
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +70,22 @@ def test_thresholds_rest_on_tasks_that_no_model_has_seen(traces: list[Trace], we
     held = [trace for trace in traces if part_of(f"s/{trace.task}") >= 0.6]
     assert weights.certificates == tuple(certificates(weights, held))
     assert {one.tasks for one in weights.certificates} == {sum(trace.full.right for trace in held)}
+    assert {(one.strategy, one.samples) for one in weights.certificates} == {("auto", 16)}
     assert 90 < len(held) < 150
     by_risk = {one.risk: one for one in weights.certificates}
     assert by_risk[0.2].threshold is not None
     policy = LearnedStop(weights, risk=0.2)
     lost = [replayed(trace, policy).at.right < 1 for trace in held if trace.full.right]
     assert sum(lost) == by_risk[0.2].losses
+
+
+def test_a_task_counts_once_in_a_certificate_and_strategies_are_apart(traces: list[Trace], weights: Weights) -> None:
+    held = [trace for trace in traces if part_of(f"s/{trace.task}") >= 0.6]
+    assert certificates(weights, [*held, *held]) == certificates(weights, held)
+    both = [*held, *(dataclasses.replace(trace, strategy="mcts") for trace in held[:20])]
+    found = {(one.strategy, one.risk): one.tasks for one in certificates(weights, both)}
+    assert found["auto", 0.2] == sum(trace.full.right for trace in held)
+    assert found["mcts", 0.2] == sum(trace.full.right for trace in held[:20])
 
 
 def test_training_is_the_same_each_time(traces: list[Trace], weights: Weights) -> None:

@@ -248,6 +248,11 @@ def strategy_of(settings: Mapping[str, Any]) -> str:
     return str(settings["strategy"]).partition("+")[0]
 
 
+def is_full_depth(folder: Path) -> bool:
+    """Return whether nothing ended these searches early: no value, no risk, no budget. Raises UsageError."""
+    return not any(suite.get(name) for suite in manifest_of(folder).values() for name in ("value", "risk", "budget"))
+
+
 def by_strategy(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """Return packed folders by the strategies that were recorded in them. Raises UsageError."""
     found: dict[str, list[Path]] = {}
@@ -257,8 +262,8 @@ def by_strategy(folders: Iterable[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def read_table(folder: Path, table: Table) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one table. Raises ImportError: pyarrow is not installed."""
+def read_table(folder: Path, table: Table, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one table, or some columns of them. Raises ImportError: pyarrow is not installed."""
     import pyarrow.parquet as pq
 
-    yield from pq.read_table(folder / f"{table}.parquet").to_pylist()
+    yield from pq.read_table(folder / f"{table}.parquet", columns=columns).to_pylist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def test_eval_ends_with_the_summary_and_the_frontier(
     assert picture.read_text().startswith("<?xml")
 
 
+def test_train_prints_one_object_and_leaves_out_searches_that_were_ended_early(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.policies.train.FEWEST", 3)
+    shutil.copytree(SAMPLE, tmp_path / "records" / "full")
+    live = shutil.copytree(SAMPLE, tmp_path / "records" / "live")
+    manifest = json.loads((live / "manifest.json").read_text())
+    ended = {suite: about | {"value": 1000.0} for suite, about in manifest.items()}
+    (live / "manifest.json").write_text(json.dumps(ended))
+    records, out = str(tmp_path / "records"), str(tmp_path / "made.json")
+    assert run(["policy", "train", "--records", records, "--rates", files["rates"], "--out", out, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["weights"], told["records"]) == (out, ["full"])
+    assert run(["policy", "eval", "--records", records, "--rates", files["rates"], "--weights", out]) == 2
+    assert "no records of qwen2.5-coder-1.5b that the policy was not trained on" in capsys.readouterr().err
+
+
 def test_show_tells_what_is_certified(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["policy", "show", "--weights", files["weights"]]) == 0
     assert "risk 2.0% cannot be certified with this record" in capsys.readouterr().out
@@ -75,6 +93,7 @@ def test_show_tells_what_is_certified(files: dict[str, str], capsys: pytest.Capt
         (["eval", "--records", str(SAMPLE), "--strategy", "mcts"], "there are no records of mcts"),
         (["eval", "--records", str(SAMPLE), "--rates", str(SAMPLE / "manifest.json")], "has no rates of"),
         (["eval", "--records", str(SAMPLE), "--value", "-1"], "worth a positive number"),
+        (["eval", "--records", str(SAMPLE), "--python", "0", "--token", "0"], "cost nothing at these prices"),
         (["eval", "--weights", str(SAMPLE / "manifest.json")], "is no stop policy of this version"),
         (["show", "--weights", "nowhere.json"], "nowhere.json cannot be read"),
         (["show", "--core", "other"], "no stop policy was trained for other"),
