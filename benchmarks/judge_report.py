@@ -8,7 +8,8 @@
 A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; all must be of one core. Coverage,
 selection and ablation are of `--records`, else of all folders that are named. Calibration is of `--train` by
 cross-fitting over tasks, and of `--held-out` by the calibration file as it is. No core runs here. Records of trees
-count as the judge's choice at full depth, on tasks of which there are independent samples too.
+count as the judge's choice at full depth, on tasks of which there are independent samples too. Tasks of `--train` and
+others are never in one row.
 
 Samples may have been recorded with tests of the core's own (`+tests`). These are looked at in the ablation only: all
 else is about the judge as an agent has it by itself, without them.
@@ -22,11 +23,19 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from judge_tables import ablation_table, calibration_table, coverage_table, models_table, selection_table
+from judge_tables import (
+    TOGETHER,
+    ablation_table,
+    calibration_table,
+    coverage_table,
+    is_sum,
+    models_table,
+    selection_table,
+)
 from pages import exit_status, put
 
 from ponder.bench.records.curves import Curve, curve, draw_coverage, draw_reliability
@@ -41,7 +50,7 @@ from ponder.judges.calibration import FILE, Calibration, load
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, PICTURES = ROOT / "docs/judge.md", ROOT / "docs/pictures"
 BEGIN, END = "<!-- tables: made by benchmarks/judge_report.py report -->", "<!-- end of tables -->"
-TOGETHER = "together"
+TRAINING = " (training)"
 
 Rated = tuple[str, Reliability, Reliability]
 """A set of snapshots, by name: the figures of the calibrated probability, and of the uncalibrated confidence."""
@@ -69,10 +78,20 @@ def snapshots_in(folders: Sequence[Path]) -> list[Snapshot]:
     return [one for search in read(folders) for one in snapshots(as_shipped(search))]
 
 
-def by_suite(found: Sequence[Search]) -> dict[str, list[Search]]:
-    """Return the searches of each suite and, where there are several, of all of them."""
-    suites = {suite: [one for one in found if one.suite == suite] for suite in dict.fromkeys(s.suite for s in found)}
-    return suites | {TOGETHER: list(found)} if len(suites) > 1 else suites
+def by_suite(found: Sequence[Search], trained: Collection[str]) -> dict[str, list[Search]]:
+    """Return the searches of each suite and, where there are several, of all of them; those of training apart."""
+    every: dict[str, list[Search]] = {}
+    for mark, part in (
+        ("", [one for one in found if one.task not in trained]),
+        (TRAINING, [one for one in found if one.task in trained]),
+    ):
+        suites = {f"{name}{mark}": [one for one in part if one.suite == name] for name in _suites(part)}
+        every |= suites | ({f"{TOGETHER}{mark}": part} if len(suites) > 1 else {})
+    return every
+
+
+def _suites(found: Sequence[Search]) -> list[str]:
+    return list(dict.fromkeys(one.suite for one in found))
 
 
 def make(options: argparse.Namespace) -> dict[str, Any]:
@@ -83,7 +102,7 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     core = core_of(options.train)
     made = fit(found, core=core, records=[folder.name for folder in options.train])
     others = [model for model in load(options.calibration).models if model.fitted_on and model.fitted_on.core != core]
-    whole = Calibration(models=(*others, *made.models))
+    whole = Calibration(models=(*others, *made.models), tasks={**load(options.calibration).tasks, **made.tasks})
     options.calibration.write_text(whole.model_dump_json(indent=1, exclude_none=True) + "\n", "utf-8")
     rows = [{"kind": model.kind, **model.fitted_on.model_dump()} for model in made.models if model.fitted_on]
     return {"written": options.calibration.name, "models": rows}
@@ -96,14 +115,15 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("--records (or --train, --held-out) names folders with records")
     core = core_of([*folders, *options.train, *options.held_out])
     calibration = load(options.calibration).of(core)
-    refuse_what_was_trained_on(options, calibration)
+    trained = {one.task for one in read(options.train)}
+    refuse_what_was_trained_on(options, calibration, trained)
     found = read(folders)
     samples = [one for one in found if one.independent and len(one.samples) >= options.k]
     trees = [one for one in found if not one.independent]
-    curves = coverage([one for one in found if one.independent], options)
-    chosen = selection([as_shipped(one) for one in samples], [as_shipped(one) for one in trees], options.k)
-    pieces = {f"{name}, samples": ablate(own, options.k) for name, own in by_suite(samples).items()}
-    pieces |= {f"{name}, trees": ablate(own, None) for name, own in by_suite(trees).items()}
+    curves = coverage([one for one in found if one.independent], options, trained)
+    chosen = selection([as_shipped(one) for one in samples], [as_shipped(one) for one in trees], options.k, trained)
+    pieces = {f"{name}, samples": ablate(own, options.k) for name, own in by_suite(samples, trained).items()}
+    pieces |= {f"{name}, trees": ablate(own, None) for name, own in by_suite(trees, trained).items()}
     rated = calibrated(options, calibration)
     text = [
         f"Core `{core}`; records {', '.join(f'`{folder.name}`' for folder in folders)}.",
@@ -114,31 +134,34 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     return summary(curves, chosen, pieces, rated)
 
 
-def refuse_what_was_trained_on(options: argparse.Namespace, calibration: Calibration) -> None:
+def refuse_what_was_trained_on(options: argparse.Namespace, calibration: Calibration, trained: Collection[str]) -> None:
     """Raise UsageError where held-out records are none."""
-    known = {name for model in calibration.models if model.fitted_on for name in model.fitted_on.records}
-    if seen := sorted(known & {folder.name for folder in options.held_out}):
-        raise UsageError(f"the calibration was fitted on {', '.join(seen)}: that is not held out")
-    trained = {one.task for one in read(options.train)} if options.held_out else set()
-    if both := trained & {one.task for one in read(options.held_out)}:
-        raise UsageError(f"{len(both)} held-out tasks were trained on, as {min(both)}")
+    fitted = {task for ids in calibration.tasks.values() for task in ids}
+    held = {one.task for one in read(options.held_out)}
+    for seen, wrong in ((fitted, "the calibration was fitted on"), (set(trained), "--train has")):
+        if both := seen & held:
+            raise UsageError(f"{wrong} {len(both)} of the tasks that are to be held out, as {min(both)}")
 
 
-def coverage(found: Sequence[Search], options: argparse.Namespace) -> list[Curve]:
+def coverage(found: Sequence[Search], options: argparse.Namespace, trained: Collection[str]) -> list[Curve]:
     """Return the curve of each suite, and draw them."""
-    deep = {name: [one for one in own if len(one.samples) >= options.k] for name, own in by_suite(found).items()}
-    curves = [curve(name, found_of, options.k) for name, found_of in by_suite(found).items() if deep[name]]
+    groups = by_suite(found, trained)
+    deep = {name: [one for one in own if len(one.samples) >= options.k] for name, own in groups.items()}
+    curves = [curve(name, found_of, options.k) for name, found_of in groups.items() if deep[name]]
     if curves:
-        draw_coverage([one for one in curves if one.suite != TOGETHER], options.pictures / "coverage.svg")
+        draw_coverage([one for one in curves if not is_sum(one.suite)], options.pictures / "coverage.svg")
     return curves
 
 
-def selection(samples: Sequence[Search], trees: Sequence[Search], k: int) -> dict[str, Selection]:
+def selection(
+    samples: Sequence[Search], trees: Sequence[Search], k: int, trained: Collection[str]
+) -> dict[str, Selection]:
     """Return the judge's choice among samples and, of tasks that have them, in trees."""
     grown = {(one.suite, one.task): one for one in trees}
-    chosen = {f"{name}, samples": select([picks(one, k) for one in own]) for name, own in by_suite(samples).items()}
+    groups = by_suite(samples, trained)
+    chosen = {f"{name}, samples": select([picks(one, k) for one in own]) for name, own in groups.items()}
     both = [one for one in samples if (one.suite, one.task) in grown]
-    for name, own in by_suite(both).items():
+    for name, own in by_suite(both, trained).items():
         rows = [picks(one, k, trees=grown[one.suite, one.task]) for one in own]
         chosen[f"{name}, trees"] = select(rows)
     return chosen

@@ -10,6 +10,14 @@ from ponder.bench.records.selection import Selection, Without
 from ponder.judges.calibration import Calibration
 from ponder.stats import Interval
 
+TOGETHER = "together"
+"""How the row of several suites is named."""
+
+
+def is_sum(name: str) -> bool:
+    """Return whether a row is of several suites."""
+    return name.startswith(TOGETHER)
+
 
 def coverage_table(curves: Sequence[Curve]) -> str:
     """Return pass@k of each suite, with both fits."""
@@ -24,7 +32,7 @@ def coverage_table(curves: Sequence[Curve]) -> str:
         line = [f"{100 * one.line.slope:.1f} points", f"{one.line.r_squared:.4f}"]
         rows.append([one.suite, str(one.tasks), *(share(one.intervals[k]) for k in ks), *line, *bent])
     picture = "![Coverage over the number of samples](pictures/coverage.svg)"
-    short = sum(one.short for one in curves if one.suite != "together")
+    short = sum(one.short for one in curves if not is_sum(one.suite))
     note = f"{short} tasks with fewer samples are left out." if short else ""
     return "\n\n".join(part for part in ("### Coverage", table(head, rows), note, picture) if part)
 

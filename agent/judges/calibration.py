@@ -7,7 +7,7 @@ they look at is computed here, by the same function in a live search and over re
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -179,11 +179,13 @@ class Calibration(Record):
 
     version: Literal[1] = 1
     models: tuple[Model, ...] = ()
+    tasks: Mapping[str, tuple[str, ...]] = {}
+    """By core, the tasks that its models were fitted on: nothing is measured on these."""
 
     def of(self, core: str | None) -> Calibration:
         """Return the models that were fitted on searches of this core: log-probabilities and agreement are its own."""
         own = tuple(model for model in self.models if model.fitted_on is not None and model.fitted_on.core == core)
-        return Calibration(models=own)
+        return Calibration(models=own, tasks={name: ids for name, ids in self.tasks.items() if name == core})
 
     def probability(self, seen: Signals) -> float | None:
         """Return the chance that the best answer is right, by the first model of its kind that misses no signal.

@@ -134,7 +134,7 @@ def fit(found: Sequence[Snapshot], *, core: str, records: Sequence[str]) -> Cali
         models.append(model.model_copy(update={"fitted_on": about}))
     if not models:
         raise UsageError(f"{len(found)} snapshots are too few to fit a model", fix=f"each takes at least {FEWEST}")
-    return Calibration(models=tuple(models))
+    return Calibration(models=tuple(models), tasks={core: tuple(sorted({one.task for one in found}))})
 
 
 def _folds(found: Sequence[Snapshot], folds: int) -> list[int]:

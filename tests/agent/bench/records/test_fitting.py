@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -193,8 +194,8 @@ def test_fit_and_report_on_records_in_files(tmp_path: Path, judge_report: Callab
     came = judge_report("report", "--train", train, trees, "--held-out", held, *paths)
     assert (came.returncode, came.stderr) == (0, "")
     figures = json.loads(came.stdout.splitlines()[-1])
-    assert figures["selection"]["made, samples"]["tasks"] == 34
-    assert figures["selection"]["made, trees"]["tasks"] == 6
+    tasks = {name: one["tasks"] for name, one in figures["selection"].items()}
+    assert tasks == {"made, samples": 10, "made (training), samples": 24, "made (training), trees": 6}
     assert figures["calibration"]["held out, all"]["number"] == 50
     text = page.read_text("utf-8")
     assert [line[4:] for line in text.splitlines() if line.startswith("### ")] == [
@@ -203,7 +204,11 @@ def test_fit_and_report_on_records_in_files(tmp_path: Path, judge_report: Callab
     assert text.endswith("<!-- end of tables -->\nend\n")
     assert sorted(one.name for one in (tmp_path / "pictures").iterdir()) == ["coverage.svg", "reliability.svg"]
     came = judge_report("report", "--held-out", train, *paths)
-    assert (came.returncode, "fitted on iid" in came.stderr) == (2, True)
+    assert (came.returncode, "fitted on 24 of the tasks that are to be held out" in came.stderr) == (2, True)
+    came = judge_report("report", "--held-out", shutil.copytree(train, tmp_path / "other"), *paths)
+    assert came.returncode == 2, "another name makes them no other tasks"
+    came = judge_report("report", "--train", held, "--held-out", held, *paths)
+    assert (came.returncode, "--train has 10 of the tasks" in came.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
