@@ -213,7 +213,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for who, solver in solvers_of(options, stack).items():
             own = {
                 suite.name: stack.enter_context(ResultsFile(
-                    file_of(options, who, suite.name), {"suite": suite.name, **suite.manifest, **solver.settings}
+                    file_of(options, who, suite.name), {"suite": suite.name, **suite.manifest, **solver.settings},
+                    option="--work",
                 ))
                 for suite in suites
             }  # fmt: skip

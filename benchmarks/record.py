@@ -46,12 +46,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from platformdirs import user_cache_dir
 
 from ponder.bench.problems import Problem, Suite
-from ponder.bench.records.recording import Recorded, read_table, recorded, write_tables
+from ponder.bench.records.recording import Recorded, manifest_of, read_table, recorded, write_tables
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.suites.registry import open_suite
 from ponder.billing import Prices
-from ponder.errors import PonderError
+from ponder.errors import PonderError, UsageError
 from ponder.parts import DEFAULT_CORE, file_name_of
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             suite.name: stack.enter_context(
                 ResultsFile(
                     work_folder(options) / f"{suite.name}.jsonl",
-                    {"suite": suite.name, **suite.manifest, **solvers[0].settings},
+                    {"suite": suite.name, **suite.manifest, **solvers[0].settings}, option="--work",
                 )
             )
             for suite in opened
@@ -271,6 +271,9 @@ class Progress:
 def pack(options: argparse.Namespace) -> dict[str, Any]:
     """Write the tables of what is done."""
     work = work_folder(options)
+    if not any(work.glob("*.jsonl")):
+        wrong = f"nothing was recorded in {work}"
+        raise UsageError(wrong, fix="record.py run records it: with the same --split, --kind, --core and --work")
     manifests: dict[str, Any] = {}
     with ExitStack() as stack:
         rooms = stack.enter_context(GradingRooms())
@@ -296,6 +299,7 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
 def show(options: argparse.Namespace) -> dict[str, Any]:
     """Count what the tables hold."""
     folder = options.records / work_folder(options).name
+    manifest_of(folder)  # says so where there are none
     tasks, nodes = list(read_table(folder, "tasks")), list(read_table(folder, "nodes"))
     found = {}
     for suite in dict.fromkeys(row["suite"] for row in tasks):

@@ -56,13 +56,17 @@ class Results(Record):
 class ResultsFile:
     """A results file being written; one process at a time, whose threads may all add to it.
 
+    Args:
+        settings: what was asked for; a file of other settings is refused.
+        option: what a user names another file with.
+
     Raises (from the constructor):
         UsageError: the file is no results file, was made with other settings, or another process writes it.
         StoreError: it cannot be written.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self._path, self._settings = path, dict(settings)
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, option: str = "--out") -> None:
+        self._path, self._settings, self._option = path, dict(settings), option
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
@@ -135,7 +139,7 @@ class ResultsFile:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(f"another run writes {self._path}", fix="name another --out") from error
+            raise UsageError(f"another run writes {self._path}", fix=f"name another {self._option}") from error
         self._locked = True
 
     def _read(self) -> Results | None:
@@ -162,7 +166,7 @@ class ResultsFile:
             name = f"{where}.{key}" if where else key
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
             what = f"{name} is {_short(there.get(key))} there and {_short(here.get(key))} here{more}"
-            raise UsageError(f"{self._path} holds another run: {what}", fix="name another --out")
+            raise UsageError(f"{self._path} holds another run: {what}", fix=f"name another {self._option}")
 
     def _write(self, line: str) -> None:
         try:

@@ -192,6 +192,13 @@ def test_open_ended_tasks_come_last_in_the_turn(record: ModuleType, data: Path) 
     assert names == ["mbpp", "gsm8k", "open"] * 3 + ["gsm8k", "open"] * 2
 
 
+@pytest.mark.parametrize(("what", "told"), [("pack", "nothing was recorded in"), ("show", "holds no records")])
+def test_where_nothing_was_recorded(what: str, told: str, done: Done, data: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"^record: .*{told}"):
+        done(what)
+    assert not (data / "records").exists()
+
+
 def test_no_task_is_in_both_splits(record: ModuleType, data: Path) -> None:
     found = {}
     for split in record.SPLITS:
