@@ -246,7 +246,7 @@ class _Past:
         self._settled = {node: _settled_after(row, independent=independent) for node, row in self._rows.items()}
         self._read = {node: _read(row) for node, row in self._rows.items()}
         self._out = {
-            node: round(row["tokens_out"] * core_share_as_shipped(row)) for node, row in self._rows.items()
+            node: round(int(row["tokens_out"]) * core_share_as_shipped(row)) for node, row in self._rows.items()
         }
         self._tool_s = {node: tool_s_as_shipped(row, whole.tests) for node, row in self._rows.items()}
         self._replay, self._samples = replay, samples
@@ -370,7 +370,7 @@ class _Past:
 
 def _read(row: Row) -> int:
     """Return how many tokens a step read that were not cached."""
-    return round((row["tokens_in"] - row["tokens_cached"]) * core_share_as_shipped(row))
+    return round((int(row["tokens_in"]) - int(row["tokens_cached"])) * core_share_as_shipped(row))
 
 
 def _settled_after(row: Row, *, independent: bool) -> float:

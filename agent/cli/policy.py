@@ -105,8 +105,8 @@ def evaluate(
             f"at the accuracy of {one.rule} ({one.accuracy.value:.1%}, {one.cost.value:.0f} a task, {one.step} at "
             f"once): {_points(one.saved)} saved"
         )
-    for held in (*found.guarantees, *found.shipped):
-        console.print(held.told)
+    for told in [*(one.told for one in found.guarantees), *(one.told for one in found.shipped)]:
+        console.print(told)
     if picture is not None:
         _draw(found, picture)
         note(f"picture in {picture}")
