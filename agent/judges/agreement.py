@@ -84,22 +84,22 @@ def told_apart_by(candidate: Candidate) -> Hashable:
     return does if any(outcome not in _BROKEN for _, outcome in does) else candidate.key
 
 
-def behaves_like(candidate: Candidate, others: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> float:
-    """Return how many of the others do the same, on average over the calls: 0 to 1.
+def behaviour(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Mapping[int, float]:
+    """Return, by node, how many of the others do the same, on average over the calls: 0 to 1.
 
     What the core's own tests say of a call is left out: that is for `dual_agreement`.
 
     Minimum Bayes risk by execution (Shi et al. 2022, arXiv 2204.11454): a call on which right programs differ, as the
     task does not say what it means, costs them little. Where a program breaks off, it does the same as none.
     """
-    rest = [other for other in others if other.node != candidate.node]
     compared = {test.comparison for test in tests}
-    every = {call: outcome for call, outcome in candidate.outcomes.items() if call not in compared}
-    came = {call: outcome for call, outcome in every.items() if outcome not in _BROKEN}
-    if not rest or not came:
-        return 0.0
-    same = sum(other.outcomes.get(call) == outcome for other in rest for call, outcome in came.items())
-    return same / (len(rest) * len(every))
+    calls = {one.node: [pair for pair in one.outcomes.items() if pair[0] not in compared] for one in found}
+    doing = Counter(pair for own in calls.values() for pair in own if pair[1] not in _BROKEN)
+    scores = {}
+    for node, own in calls.items():
+        alike = sum(doing[pair] - 1 for pair in own if pair in doing)
+        scores[node] = alike / ((len(found) - 1) * len(own)) if alike else 0.0
+    return scores
 
 
 def dual_agreement(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Mapping[int, float]:

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ponder.errors import UsageError
-from ponder.judges.agreement import Kind, behaves_like, groups, kind_of, same_answer
+from ponder.judges.agreement import Kind, behaviour, groups, kind_of, same_answer
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best, Record
@@ -52,7 +52,7 @@ class Signals(Record):
     passing: float | None = None
     """The share of the candidates that pass all visible checks."""
     behaves: float | None = None
-    """How many of those that pass as many checks do the same: `agreement.behaves_like`."""
+    """How many of those that pass as many checks do the same: `agreement.behaviour`."""
     log_alike: float | None = None
     """log2 of 1 + how many these are."""
     obeys: float | None = None
@@ -115,7 +115,7 @@ def _of_program(leader: Candidate, found: Sequence[Candidate], tests: Sequence[O
         full = sum(candidate.checks > 0 and candidate.passed == candidate.checks for candidate in found)
         came |= {"passed": leader.share, "log_checks": math.log2(1 + leader.checks), "passing": full / len(found)}
     if any(candidate.outcomes for candidate in found):
-        same = behaves_like(leader, most, tests)
+        same = behaviour(most, tests)[leader.node]
         came |= {"behaves": same, "log_alike": math.log2(1 + same * (len(most) - 1))}
     return came
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ponder.answers import shown
-from ponder.judges.agreement import behaves_like, dual_agreement, groups, kind_of, most_faithful
+from ponder.judges.agreement import behaviour, dual_agreement, groups, kind_of, most_faithful
 from ponder.judges.candidates import Candidate
 from ponder.program_tests import OwnTest
 from ponder.records import Best
@@ -42,8 +42,8 @@ def choose(found: Sequence[Candidate], tests: Sequence[OwnTest] = ()) -> Best | 
 def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
     top = max(candidate.share for candidate in found)
     most = [candidate for candidate in found if candidate.share == top]
-    dual = dual_agreement(most, tests)
-    best = max(most, key=lambda c: (behaves_like(c, most, tests) + dual[c.node], c.mean_logprob, -c.node))
+    alike, dual = behaviour(most, tests), dual_agreement(most, tests)
+    best = max(most, key=lambda c: (alike[c.node] + dual[c.node], c.mean_logprob, -c.node))
     confidence = _with_checks(best, 0.0) if best.checks else laplace(0, 0)
     return Best(answer=best.answer, confidence=confidence, node=best.node, votes=1, total=len(found))
 

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from itertools import takewhile
 
 from ponder.judges.agreement import groups, most_faithful, same_answer, told_apart_by
-from ponder.judges.calibration import UNCALIBRATED, Calibration, signals
+from ponder.judges.calibration import UNCALIBRATED, Calibration, Signals, signals
 from ponder.judges.candidates import Candidate
 from ponder.judges.choosing import choose
 from ponder.program_tests import OwnTest
@@ -21,11 +21,22 @@ def assessed(
     found: Sequence[Candidate], tests: Sequence[OwnTest] = (), calibration: Calibration = UNCALIBRATED
 ) -> Best | None:
     """Return the best of the candidates, with the calibrated chance that it is right where there is a model for it."""
+    seen = _assessed(found, tests, calibration)
+    return None if seen is None else seen[0]
+
+
+def _assessed(
+    found: Sequence[Candidate], tests: Sequence[OwnTest], calibration: Calibration
+) -> tuple[Best, Signals] | None:
+    """Return the best of the candidates, and the signals that its confidence rests on."""
     best = choose(found, tests)
-    if best is None or not calibration.models or any(one.checks and not one.tested for one in found):
-        return best  # no record has checks of an answer: no model knows what they are worth
-    chance = calibration.probability(signals(found, tests, best))
-    return best if chance is None else best.model_copy(update={"confidence": chance})
+    if best is None:
+        return None
+    seen = signals(found, tests, best)
+    if any(one.checks and not one.tested for one in found):
+        return best, seen  # no record has checks of an answer: no model knows what they are worth
+    chance = calibration.probability(seen)
+    return (best if chance is None else best.model_copy(update={"confidence": chance})), seen
 
 
 def standing(
@@ -38,10 +49,10 @@ def standing(
         tests: what the core wrote to test programs with.
         calibration: of the core that searched.
     """
-    best = assessed(found, tests, calibration)
-    if best is None:
+    whole = _assessed(found, tests, calibration)
+    if whole is None:
         return Standing()
-    seen = signals(found, tests, best)
+    best, seen = whole
     nodes = {candidate.node: candidate for candidate in found}
     half = assessed(found[: len(found) // 2], tests, calibration)
     answers = [told_apart_by(candidate) for candidate in found]
