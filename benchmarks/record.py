@@ -298,9 +298,14 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
 
 def show(options: argparse.Namespace) -> dict[str, Any]:
     """Count what the tables hold."""
-    folder = options.records / work_folder(options).name
-    manifest_of(folder)  # says so where there are none
-    tasks, nodes = list(read_table(folder, "tasks")), list(read_table(folder, "nodes"))
+    return counted(options.records / work_folder(options).name)
+
+
+def counted(folder: Path) -> dict[str, Any]:
+    """Return what the tables of a folder hold, by suite. Raises UsageError: there are none."""
+    manifest_of(folder)
+    columns = ["suite", "right", "score", "tokens_out"]
+    tasks, nodes = list(read_table(folder, "tasks")), list(read_table(folder, "nodes", columns))
     found = {}
     for suite in dict.fromkeys(row["suite"] for row in tasks):
         own, steps = [r for r in tasks if r["suite"] == suite], [r for r in nodes if r["suite"] == suite]

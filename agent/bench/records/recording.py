@@ -266,4 +266,5 @@ def read_table(folder: Path, table: Table, columns: Sequence[str] | None = None)
     """Yield the rows of one table, or some columns of them. Raises ImportError: pyarrow is not installed."""
     import pyarrow.parquet as pq
 
-    yield from pq.read_table(folder / f"{table}.parquet", columns=columns).to_pylist()
+    names = None if columns is None else list(columns)
+    yield from pq.read_table(folder / f"{table}.parquet", columns=names).to_pylist()

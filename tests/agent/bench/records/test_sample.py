@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ponder.bench.records.matched import match
 from ponder.bench.records.offline import Search, searches
 from ponder.bench.records.recording import manifest_of, read_table
 from ponder.bench.records.selection import ablate, picked, picks, select
+from ponder.errors import UsageError
 from ponder.judges.calibration import load
 from ponder.judges.choosing import choose
 from ponder.policies.replay import Replay, rates_of
@@ -84,3 +86,18 @@ def test_the_more_programs_have_to_agree_the_more_it_costs(monkeypatch: pytest.M
     costs = [kept[rule].cost for rule in ("1", "2", "3", "4", "full")]
     assert costs == sorted(costs)
     assert costs[0] < costs[-1]
+
+
+def test_what_records_hold_as_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[4] / "benchmarks"))
+    script = importlib.import_module("records_table")
+    found = script.look(SAMPLE)
+    assert {suite: own["tasks"] for suite, own in found["."]["suites"].items()} == Counter(
+        one.suite for one in searches(SAMPLE)
+    )
+    head, _, first, *_, last = script.shown(found).splitlines()
+    assert "tokens written" in head
+    assert first.startswith("| `.` | ")
+    assert last.startswith("| all |  | 8 | ")
+    with pytest.raises(UsageError, match="holds no records"):
+        script.look(SAMPLE.parent / "__pycache__")
