@@ -13,7 +13,9 @@ _YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
 _TRUE_OR_FALSE = re.compile(r"\b(?:true|false)\b", re.IGNORECASE)
 TEXT_WORDS = 12
 """Longer answers are texts."""
-_STATED = re.compile(r"^.{0,200}?(?:\bis|\bare|\bequals|[:=])\s*(\S+)$", re.IGNORECASE)
+_STATED = re.compile(r"^.{0,200}?(?:\bis|\bare|\bequals|=|(?<!\d):|:(?=\s))\s*(\S+)$", re.IGNORECASE)
+"""A colon between digits is none that states: 12:47 is a time."""
+_FINAL = re.compile(r"\bfinal answer(?: is|:)\s*(\S+)$", re.IGNORECASE)
 
 
 def number(text: str) -> Decimal | None:
@@ -44,7 +46,8 @@ def plain(value: Decimal) -> str:
 
 def final_value(answer: str) -> str:
     """Return the number at the end of a sentence that states it ("The 10th prime is: 29."), else the answer itself."""
-    stated = None if ". " in answer else _STATED.match(answer.strip().rstrip("."))
+    bare = answer.strip().rstrip(".")
+    stated = _FINAL.search(bare[-200:]) or (None if ". " in answer else _STATED.match(bare))
     return stated.group(1) if stated is not None and number(stated.group(1)) is not None else answer.strip()
 
 

@@ -49,6 +49,10 @@ def test_numbers_beyond_all_bounds_are_words() -> None:
 def test_final_value_reads_only_a_number_that_is_stated() -> None:
     assert final_value("The capital is Paris") == "The capital is Paris"
     assert final_value("there are 3 ways and the total is 12") == "12"
+    assert final_value("It is 12: 47") == "47"
+    assert [normalise(time) for time in ("12:47", "11:47")] == ["12:47", "11:47"], "a time states no number"
+    assert final_value("51. The final answer is 51.") == "51"
+    assert final_value("3 and the final answer is 3.") == "3"
     two = "The last ferry leaves at 20:10. A ticket and a bicycle are 18.10."
     assert final_value(two) == two
 
