@@ -44,6 +44,7 @@ _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SAID = re.compile(r"\bthe (?:final |correct )?answer is[ \t]*" + _COLON + r"?[ \t]*([^\n]+)", re.IGNORECASE)
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\{([^{}]*)\}")
+_SIGNS = {r"\times": "\u00d7", r"\cdot": "\u00b7", r"\div": "\u00f7"}
 _HASHES = re.compile(r"^####[ \t]*([^\n]+)$", re.MULTILINE)
 _REF = re.compile(r"\[?(?:ref=)?((?:f\d+)?e\d+)\b\]?")
 _PAIRS = (("**", "**"), ("__", "__"), ("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("<", ">"))
@@ -184,6 +185,8 @@ def _without_latex(said: str) -> str:
     if "\\" not in said:
         return said
     said = _FRACTION.sub(r"\1/\2", said)
+    for written, sign in _SIGNS.items():
+        said = said.replace(written, sign)
     said = re.sub(r"\\([$%#&_])", r"\1", re.sub(r"\\[,;:! ]", " ", said))
     value = _WORDS.sub("", said).strip(" .$()[]\\")
     return value if number(value) is not None else _WORDS.sub(r"\1", said).strip()

@@ -55,6 +55,7 @@ from ponder.records import Action, Answer, Browse, CallTool, Reason, RunCode
         ("The answer is: **Paris**.", Answer(text="Paris")),
         (r"We get \boxed{\frac{1}{2}}", Answer(text="1/2", thought="We get")),
         (r"So \boxed{\$1,250.50 \text{ dollars}}.", Answer(text="1,250.50", thought="So")),
+        (r"So \boxed{3 \times 41}", Answer(text="3 \u00d7 41", thought="So")),
         (r"So \boxed{\text{Yes, it is}}", Answer(text="Yes, it is", thought="So")),
         (r"So \boxed{50\%}, or \boxed{3\,\text{km} + 2}", Answer(text="3 km + 2", thought="So \\boxed{50\\%}, or")),
         ("2 + 2 = 4\n#### 4", Answer(text="4", thought="2 + 2 = 4")),

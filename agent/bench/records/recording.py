@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ponder.answers import shown
 from ponder.bench.problems import Grade, Problem
 from ponder.bench.rooms import GradingRooms
 from ponder.errors import UsageError
@@ -49,8 +50,10 @@ def recorded(suite: str, problem: Problem, events: Sequence[Event], rooms: Gradi
     grades: dict[str, Grade] = {}
 
     def grade(answer: str | None) -> Grade | None:
+        """Grade an answer as it would have been given: a program as it is, else as a person is shown it."""
         if not answer:
             return None
+        answer = answer if problem.reply == "program" else shown(answer)
         if answer not in grades:
             grades[answer] = rooms.grade(problem, answer)
         return grades[answer]
