@@ -29,10 +29,10 @@ from ponder.bench.records.recording import by_strategy, manifest_of, read_table
 from ponder.billing import Prices
 from ponder.errors import UsageError
 from ponder.judges.calibration import load as load_calibration
-from ponder.policies.learned import LearnedStop, Weights, kind_of, read
+from ponder.policies.learned import LearnedStop, Weights, read
 from ponder.policies.replay import RATES, Replay, Trace, rates_of, replayed
 from ponder.policies.replay_frontier import Outcome, Row, row
-from ponder.policies.train import worth
+from ponder.policies.train import SCORED, worth
 from ponder.records import Record
 
 BEGIN, END = "<!-- table of benchmarks/live_report.py -->", "<!-- end of the table -->"
@@ -100,11 +100,10 @@ def compare(live: Path, setting: Setting, full: Sequence[Trace], weights: Weight
     policy, seen, ran = LearnedStop(weights, value=setting.value), [], []
     for one in ended:
         key = (one.suite, one.task)
-        kind = kind_of(recorded[key].full.features)
         at = replayed(recorded[key], policy).at
-        seen.append(Outcome(right=worth(at, kind), cost=at.cpu_s))
+        seen.append(Outcome(right=worth(one.suite, at), cost=at.cpu_s))
         # What it came to is what the run said, not what replay would choose.
-        came = about[key]["score" if kind == "texts" else "right"]
+        came = about[key]["score" if one.suite in SCORED else "right"]
         ran.append(Outcome(right=float(came), cost=one.full.cpu_s))
     keys = {(one.suite, one.task) for one in ended}
     return Compared(

@@ -33,13 +33,11 @@ from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
 from ponder.policies.replay import ORDERS, RATES, Replay, Stopped, Trace, as_recorded, rates_of, replayed
 from ponder.policies.replay_frontier import MOST, Evaluation, Row, evaluate, outcome, outcomes, row, unseen
-from ponder.policies.train import FOLDS, part_of, train
+from ponder.policies.train import FOLDS, SCORED, part_of, train
 from ponder.records import Record
 from ponder.stats import Interval, chance_of_lead, paired_bootstrap
 
 BEGIN, END = "<!-- tables of benchmarks/policy_report.py -->", "<!-- end of the tables -->"
-CROSSED = {"open_ended"}
-"""Suites of which all tasks are for training, and none is held out."""
 DEAR = 10.0
 """So many times the price."""
 
@@ -263,7 +261,7 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         }  # fmt: skip
     for strategy, traces in trained_by.items():
         folders = folders_by[strategy]
-        for suite in sorted({trace.suite for trace in traces if trace.suite in CROSSED}):
+        for suite in sorted({trace.suite for trace in traces if trace.suite in SCORED}):  # all are for training
             full = [trace for trace in as_recorded(traces) if trace.suite == suite]
             once = _whole(replace(replay, orders=1), strategy)
             whole = [trace for trace in _traces(once, folders) if trace.suite == suite]

@@ -20,7 +20,7 @@ from ponder.bench.records.recording import by_strategy
 from ponder.errors import UsageError
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
-from ponder.policies.learned import LearnedStop, Weights, kind_of
+from ponder.policies.learned import LearnedStop, Weights
 from ponder.policies.replay import Prefix, Replay, Trace, as_recorded, replayed
 from ponder.policies.risk import Certificate, lower_bound
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
@@ -29,7 +29,7 @@ from ponder.protocols import StopPolicy
 from ponder.records import Record
 from ponder.stats import Interval
 
-VALUES = (50.0, 100.0, 200.0, 400.0, 700.0, 1000.0, 1500.0, 2500.0, 4000.0, 8000.0, 16000.0)
+VALUES = (50.0, 100.0, 200.0, 400.0, 700.0, 1000.0, 1500.0, 2500.0, 4000.0, 8000.0, 16e3, 32e3, 64e3, 25e4, 1e6)
 """What a right answer is worth, for the learned policy's frontier."""
 STEPS = (1, 4, 5, 8)
 """Samples at once that rules are tried with."""
@@ -44,6 +44,7 @@ class Outcome(Record):
     """What one policy makes of one search."""
 
     right: float
+    """0 or 1; of a suite that is scored, the score."""
     cost: float
 
 
@@ -229,7 +230,7 @@ def unseen(weights: Weights, replay: Replay, folders: Sequence[Path]) -> list[Tr
 
 def outcome(trace: Trace, at: Prefix) -> Outcome:
     """Return what a search comes to that ends at one of its places."""
-    return Outcome(right=worth(at, kind_of(trace.full.features)), cost=at.cost)
+    return Outcome(right=worth(trace.suite, at), cost=at.cost)
 
 
 def outcomes(traces: Sequence[Trace], policy: StopPolicy | None) -> list[Outcome]:

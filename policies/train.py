@@ -21,6 +21,8 @@ from ponder.policies.replay import Prefix, Trace, as_recorded
 from ponder.policies.risk import Certificate, certify
 from ponder.records import Features, Record
 
+SCORED = frozenset({"open_ended"})
+"""Suites whose answers are not right or wrong, but meet more or fewer constraints: there a better score is the gain."""
 RISKS = (0.02, 0.05, 0.1, 0.15, 0.2)
 FEWEST = 30
 """Snapshots that a model takes at least."""
@@ -47,7 +49,7 @@ Course = list[tuple[float, bool]]
 
 
 class Snapshot(Record):
-    """A recorded search as it stood once, and what became of it. Figures are 0 or 1, for texts scores between."""
+    """A recorded search as it stood once, and what became of it. Figures are 0 or 1, or scores between."""
 
     task: str
     kind: Kind
@@ -69,19 +71,18 @@ class Snapshot(Record):
         return (max(0.0, moved) / left if left else 0.0), left * self.weight
 
 
-def worth(prefix: Prefix, kind: Kind) -> float:
-    """Return what the best answer is worth: right or wrong; of a text, its score."""
-    return prefix.score if kind == "texts" else prefix.right
+def worth(suite: str, at: Prefix) -> float:
+    """Return what the best answer is worth: right or wrong, or its score."""
+    return at.score if suite in SCORED else at.right
 
 
 def snapshots(trace: Trace) -> list[Snapshot]:
     """Return a search at each place where it could have gone on; each counts for the share of the cost that is left."""
-    whole = kind_of(trace.full.features)
     return [
         Snapshot(
             task=_name(trace), kind=kind_of(one.features), share=trace.weight, weight=trace.weight * _left(trace, one),
             values=dict(inputs(one.features)),
-            now=worth(one, whole), next=worth(after, whole), end=worth(trace.full, whole),
+            now=worth(trace.suite, one), next=worth(trace.suite, after), end=worth(trace.suite, trace.full),
         )
         for one, after in zip(trace.prefixes, trace.prefixes[1:], strict=False)
     ]  # fmt: skip
