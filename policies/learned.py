@@ -1,9 +1,9 @@
 """The learned stop: another round is taken while what it is expected to gain is worth more than what it costs.
 
-From a search's features, small logistic models say how likely the best answer is right now, how likely it will be after
-one more round, and how likely at full depth. A right answer is worth `value`, in the units of the ledger's prices; the
-next round costs what the steps so far say. The search stops when neither one more round nor all that are left are
-expected to pay: so `value` and prices change what it does, without training.
+From a search's features, small logistic models say how likely the best answer is right now and, where it is wrong, how
+likely a right one is found by one more round, and by all that are left. A right answer is worth `value`, in the units
+of the ledger's prices; the next round costs what the steps so far say. The search stops when neither one more round nor
+all that are left are expected to pay: so `value` and prices change what it does, without training.
 
 With a `risk` the search stops on how likely the full search is right where the answer now is wrong, at a threshold that
 was certified on recorded searches (`ponder.policies.risk`).
@@ -34,10 +34,11 @@ VALUE = 1000.0
 
 Kind = Literal["programs", "answers", "texts", "none"]
 """What decides among the answers; `none` while there is none."""
-Head = Literal["now", "found_next", "found_end", "spoiled_next", "spoiled_end"]
+Head = Literal["now", "found_next", "found_end"]
 """What is asked: whether the best answer is right now; where it is wrong, whether it is right after one more round, and
-at full depth (found); where it is right, whether it is wrong then (spoiled)."""
-HEADS: tuple[Head, ...] = ("now", "found_next", "found_end", "spoiled_next", "spoiled_end")
+at full depth. (Where it is right, more samples may spoil it: that is chance, and a search that counted on it stopped
+where answers were open, and lost more than it saved.)"""
+HEADS: tuple[Head, ...] = ("now", "found_next", "found_end")
 _SURE, _LEAST_DOUBT, _FAR = 0.001, -10.0, 3.0
 _OUTSIDE = 0.25
 """An input may lie outside of its range in training by this share of it."""
@@ -69,8 +70,6 @@ def inputs(features: Features) -> Mapping[str, float]:
         "lead": lead,
         "doubt": max(_LEAST_DOUBT, math.log2(max(1 - lead, 2.0**_LEAST_DOUBT))),
         "other_open": 2 * (1 - lead) * features.next_other,
-        "logprob": features.signals.get("mean_logprob", 0.0),
-        "obeying": features.signals.get("obeying", 0.0),
     }
 
 
@@ -100,15 +99,13 @@ class Input(Record):
 
 
 class Chances(NamedTuple):
-    """How likely the best answer is right."""
+    """How likely the best answer is right, and what there is to gain."""
 
     now: float
-    next: float
-    """After one more round."""
-    end: float
-    """At full depth."""
-    lost: float
-    """At full depth, where it is wrong now."""
+    soon: float
+    """That it is wrong now, and right after one more round."""
+    late: float
+    """That it is wrong now, and right at full depth: stopping loses it."""
 
 
 class Model(Record):
@@ -132,12 +129,7 @@ class Model(Record):
             for head in HEADS
         }
         now = said["now"]
-        return Chances(
-            now=now,
-            next=now + (1 - now) * said["found_next"] - now * said["spoiled_next"],
-            end=now + (1 - now) * said["found_end"] - now * said["spoiled_end"],
-            lost=(1 - now) * said["found_end"],
-        )
+        return Chances(now=now, soon=(1 - now) * said["found_next"], late=(1 - now) * said["found_end"])
 
     def cost_of_rest(self, features: Features) -> float:
         """Return what the search is expected to cost until its strategy has nothing left, in the ledger's prices."""
@@ -258,25 +250,24 @@ class LearnedStop:
     def _by_value(
         self, features: Features, chances: Chances, confidence: float, cost_left: float
     ) -> Decision:
-        soon, late = (max(0.0, then - chances.now) for then in (chances.next, chances.end))
         told = (
-            f"right now {chances.now:.2f}; one more round +{soon:.3f} for {features.next_cost:.0f}, all that are "
-            f"left +{late:.3f} for {cost_left:.0f}; a right answer is worth {self.value:.0f}"
+            f"right now {chances.now:.2f}; one more round +{chances.soon:.3f} for {features.next_cost:.0f}, all that "
+            f"are left +{chances.late:.3f} for {cost_left:.0f}; a right answer is worth {self.value:.0f}"
         )
-        if soon * self.value >= features.next_cost or late * self.value >= cost_left:
+        if chances.soon * self.value >= features.next_cost or chances.late * self.value >= cost_left:
             return Decision(stop=False, confidence=confidence, why=told)
         return Decision(stop=True, reason=_reason(chances), confidence=confidence, why=told)
 
     def _by_risk(self, chances: Chances, threshold: float, confidence: float) -> Decision:
         assert self.certificate is not None
-        told = f"only the full search is right: {chances.lost:.3f}, at most {threshold:.3f}; {self.certificate.why}"
-        if chances.lost > threshold:
+        told = f"only the full search is right: {chances.late:.3f}, at most {threshold:.3f}; {self.certificate.why}"
+        if chances.late > threshold:
             return Decision(stop=False, confidence=confidence, why=told)
         return Decision(stop=True, reason=_reason(chances), confidence=confidence, why=told)
 
 
 def _reason(chances: Chances) -> StopReason:
-    if chances.end < _HOPELESS:
+    if chances.now + chances.late < _HOPELESS:
         return "hopeless"
     return "confident" if chances.now >= 0.5 else "not_worth_it"
 

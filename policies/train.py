@@ -32,16 +32,14 @@ STRENGTHS = (0.1, 1.0, 10.0)
 FOLDS = 5
 DIGITS = 6
 INPUTS: dict[Kind, dict[str, tuple[str, ...]]] = {
-    "programs": {"now": ("odds",), "found": ("samples", "doubt"), "spoiled": ("doubt",)},
-    "answers": {
-        "now": ("confidence", "lead"), "found": ("samples", "doubt", "other_open"), "spoiled": ("doubt", "other_open"),
-    },
-    "texts": {"now": ("left",), "found": ("left",), "spoiled": ("logprob", "obeying")},
-    "none": {"now": (), "found": ("samples", "failed"), "spoiled": ()},
-}  # fmt: skip
-"""By kind of search what is looked at for whether the best answer is right, for whether a right one is found, and for
-whether it is spoiled. There are few tasks to learn from: of what cross-fitting chose among thirty inputs, the first
-few; all of them together told less of training tasks that were left out."""
+    "programs": {"now": ("odds",), "found": ("samples", "doubt")},
+    "answers": {"now": ("confidence", "lead"), "found": ("samples", "doubt", "other_open")},
+    "texts": {"now": ("left",), "found": ("left",)},
+    "none": {"now": (), "found": ("samples", "failed")},
+}
+"""By kind of search what is looked at for whether the best answer is right, and for whether a right one is found. There
+are few tasks to learn from: of what cross-fitting chose among thirty inputs, the first few; all of them together told
+less of training tasks that were left out."""
 
 
 Course = list[tuple[float, bool]]
@@ -63,12 +61,11 @@ class Snapshot(Record):
     end: float
 
     def target(self, head: Head) -> tuple[float, float]:
-        """Return what a head is to say, and what this counts for: of a score, what is left to be found or spoiled."""
+        """Return what a head is to say, and what this counts for: of a score, what is left to be found."""
         if head == "now":
             return self.now, self.weight
-        then = self.next if head.endswith("next") else self.end
-        left, moved = (1 - self.now, then - self.now) if head.startswith("found") else (self.now, self.now - then)
-        return (max(0.0, moved) / left if left else 0.0), left * self.weight
+        then, left = self.next if head == "found_next" else self.end, 1 - self.now
+        return (max(0.0, then - self.now) / left if left else 0.0), left * self.weight
 
 
 def worth(suite: str, at: Prefix) -> float:
@@ -232,7 +229,7 @@ def lost_when_stopped(weights: Weights, trace: Trace) -> Course:
     for prefix in trace.prefixes[:-1]:
         model, values = weights.of(kind_of(prefix.features), careful=True), inputs(prefix.features)
         if model is not None and not model.outside(values):
-            found.append((model.chances(values).lost, prefix.right < trace.full.right))
+            found.append((model.chances(values).late, prefix.right < trace.full.right))
     return found
 
 

@@ -20,7 +20,7 @@ from ponder.records import Features
 SURE = Input(name="confidence", mean=0.5, scale=0.5, low=0.0, high=1.0)
 MODEL = Model(
     kind="answers", inputs=(SURE,), cost_left=0.5, weights={head: {} for head in HEADS} | {"now": {"confidence": 2.0}},
-    bias={"now": 0.0, "found_next": 0.0, "found_end": 2.0, "spoiled_next": -20.0, "spoiled_end": -20.0},
+    bias={"now": 0.0, "found_next": 0.0, "found_end": 2.0},
 )  # fmt: skip
 CERTIFIED = Certificate(risk=0.05, strategy="auto", samples=16, threshold=0.2, tasks=80, losses=0)
 WEIGHTS = Weights(

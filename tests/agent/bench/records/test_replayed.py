@@ -29,7 +29,7 @@ pytest.importorskip("pyarrow")
 REPORT = Path(__file__).parents[4] / "benchmarks/live_report.py"
 RATES = Rates(core="c", prompt_token_s=0.01, token_s={1: 0.2})
 CONTENT = Model(
-    kind="answers", inputs=(), bias=dict.fromkeys(HEADS, 0.0), weights={head: {} for head in HEADS},
+    kind="answers", inputs=(), bias=dict.fromkeys(HEADS, -9.0), weights={head: {} for head in HEADS},
 )  # fmt: skip
 WEIGHTS = Weights(core="c", features=4, records=(), models=(CONTENT,), careful=(CONTENT,), certificates=())
 """Stops at the first answer: nothing is gained after it, whatever it costs."""
