@@ -25,7 +25,7 @@ EPILOG = """Examples:
 
   ponder ask "Which year is named on the page?" --url http://127.0.0.1:8000/ --allow-private
 
-  ponder ask "How long is the coast of Norway in km?" --strategy auto -n 16 --risk 0.05
+  ponder ask "How long is the coast of Norway in km?" --strategy auto -n 16 --risk 0.1
 
   ponder ask "What is the 2000th prime number?" --strategy auto -n 16 --value 3000 --price python=10
 
