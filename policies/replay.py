@@ -241,7 +241,6 @@ class _Past:
     def __init__(self, about: Row, rows: Sequence[Row], replay: Replay, *, samples: int, independent: bool) -> None:
         whole = rebuilt(about, rows, independent=independent)
         self._search = as_shipped(whole)
-        self._candidates = {one.node: one for sample in self._search.samples for one in sample}
         self._rows = {int(row["node"]): row for row in rows if row["kind"] != "check"}
         self._settled = {node: _settled_after(row, independent=independent) for node, row in self._rows.items()}
         self._read = {node: _read(row) for node, row in self._rows.items()}
@@ -259,6 +258,7 @@ class _Past:
             batches[row["decisions_before"]].append(node)
         self._batch = {node: batch for batch in batches.values() for node in batch}
         """The steps that are computed together with each: those of its round."""
+        self._number(sorted(self._rows))
         self._most = min(replay.step, samples) if independent else samples
 
     def search(self, taken: int) -> Search:
@@ -280,6 +280,13 @@ class _Past:
             done |= {node: done.get(node, 0) + more for node, more in wrote.items()}
         spent |= dict.fromkeys(self._rows.keys() - spent.keys(), before)
         return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=before))
+
+    def _number(self, order: Sequence[int]) -> None:
+        """Number the candidates in the order in which their steps were asked for: of two as good, the first is taken."""
+        self._order = list(order)
+        place = {node: at for at, node in enumerate(self._order)}
+        every = (one for sample in self._search.samples for one in sample)
+        self._candidates = {one.node: one.model_copy(update={"node": place[one.node]}) for one in every}
 
     def _at(self, place: int) -> tuple[list[int], set[int]]:
         """Return the steps that were there at a decision, and those of them that were settled."""
@@ -319,6 +326,7 @@ class _Past:
     def _in_order(self, samples: Sequence[Sequence[int]]) -> Iterator[Prefix]:
         """Yield samples of such nodes a few at a time; the first of them are nobody's, and there from the start."""
         step, number = self._replay.step, len(samples) - 1
+        self._number([node for sample in samples for node in sample])
         for place, count in enumerate(range(step, number + step, step)):
             asked = [node for sample in samples[: count + 1] for node in sample]
             wished = [Expansion(parent=0)] * len(samples[count + 1 : count + 1 + step])
@@ -336,7 +344,7 @@ class _Past:
         stands = standing(found, (), self._replay.calibration)
         features = extract(tree, standing=stands, max_samples=self._samples, wished=wished, spent=spent)
         seen_s = time.process_time() - began
-        best = self._rows[stands.best.node] if stands.best is not None else {}
+        best = self._rows[self._order[stands.best.node]] if stands.best is not None else {}
         right, score = float(best.get("right") or 0.0), float(best.get("score") or 0.0)
         return Prefix(features, right, score, cpu_s, sum(cost.values()), seen_s)
 
