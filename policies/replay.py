@@ -282,7 +282,7 @@ class _Past:
         return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=before))
 
     def _number(self, order: Sequence[int]) -> None:
-        """Number the candidates in the order in which their steps were asked for: of two as good, the first is taken."""
+        """Number the candidates in the order that their steps were asked for: of two as good, the first is taken."""
         self._order = list(order)
         place = {node: at for at, node in enumerate(self._order)}
         every = (one for sample in self._search.samples for one in sample)

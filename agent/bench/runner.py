@@ -138,14 +138,28 @@ def answered(
     """
     if len(solvers) > 1:
         return _side_by_side(iter(todo), solvers, rooms, watcher)
-    return _one_by_one(todo, solvers[0], rooms, watcher)
+    return _one_by_one(todo, solvers[0], rooms, watcher, _Broken())
+
+
+class _Broken:
+    """Counts the searches that broke one after the other, whoever searched."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def count(self, solved: Solved) -> None:
+        """Note how a search ended. Raises CoreError: too many broke."""
+        self._in_a_row = self._in_a_row + 1 if solved.stop_reason == "error" else 0
+        if self._in_a_row >= BROKEN_IN_A_ROW:
+            raise_if_broken(solved)
 
 
 def _one_by_one(
-    todo: Iterable[tuple[Problem, ResultsFile]], solver: Solver, rooms: GradingRooms, watcher: Watcher | None
+    todo: Iterable[tuple[Problem, ResultsFile]], solver: Solver, rooms: GradingRooms, watcher: Watcher | None,
+    broken: _Broken,
 ) -> Iterator[ResultRow]:
     load_cpu_s: float | None = None
-    started, broken = False, 0
+    started = False
     for problem, file in todo:
         if not started:
             with (watcher or Unwatched()).waiting("loading the core"):
@@ -158,15 +172,13 @@ def _one_by_one(
         load_cpu_s = None
         file.add(row)
         yield row
-        broken = broken + 1 if solved.stop_reason == "error" else 0
-        if broken == BROKEN_IN_A_ROW:
-            raise_if_broken(solved)
+        broken.count(solved)
 
 
 def _side_by_side(
     todo: Iterator[tuple[Problem, ResultsFile]], solvers: Sequence[Solver], rooms: GradingRooms, watcher: Watcher | None
 ) -> Iterator[ResultRow]:
-    lock, over = threading.Lock(), threading.Event()
+    lock, over, broken = threading.Lock(), threading.Event(), _Broken()
     came: queue.SimpleQueue[ResultRow | BaseException | None] = queue.SimpleQueue()
 
     def rest() -> Iterator[tuple[Problem, ResultsFile]]:
@@ -179,7 +191,7 @@ def _side_by_side(
 
     def work(solver: Solver) -> None:
         try:
-            for row in _one_by_one(rest(), solver, rooms, watcher if solver is solvers[0] else None):
+            for row in _one_by_one(rest(), solver, rooms, watcher if solver is solvers[0] else None, broken):
                 came.put(row)
         except BaseException as error:  # told to who waits for the rows
             came.put(error)

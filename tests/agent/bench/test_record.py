@@ -174,9 +174,11 @@ def test_ctrl_c_ends_searches_side_by_side_and_the_next_run_repeats_nothing(data
     assert done("pack")["tasks"] == 12
 
 
-def test_a_core_that_breaks_ends_all_searches(done: Done) -> None:
+def test_a_core_that_breaks_ends_all_searches(done: Done, data: Path) -> None:
     with pytest.raises(SystemExit, match=r"^record: .*it broke"):
-        done("run", "--tasks", "9", "--jobs", "3", core=ScriptedCore(broken))
+        done("run", "--tasks", "20", "--jobs", "3", core=ScriptedCore(broken))
+    rows = lines(data / "work/iid-scripted/gsm8k.jsonl") - 1
+    assert 3 <= rows <= 5, "three in a row, whoever searched, and what the others had begun"
 
 
 def test_a_shard_ends_with_its_time(done: Done) -> None:
