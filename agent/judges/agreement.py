@@ -69,13 +69,16 @@ def votes(found: Sequence[Candidate]) -> Mapping[int, float]:
 
 
 def groups(found: Sequence[Candidate]) -> list[Group]:
-    """Group equal answers; the heaviest group first, ties by the core's own log-probability, then by order."""
+    """Group equal answers; the heaviest group first, ties in the order in which they came.
+
+    The core's own log-probability decided ties once, and did so no better than the order, on no set of recorded tasks.
+    """
     own = votes(found)
     by_key: dict[Hashable, list[Candidate]] = {}
     for candidate in found:
         by_key.setdefault(told_apart_by(candidate), []).append(candidate)
     every = [Group(sum(own[one.node] for one in members), members) for members in by_key.values()]
-    return sorted(every, key=lambda g: (-g.votes, -max(c.mean_logprob for c in g.members), g.members[0].node))
+    return sorted(every, key=lambda group: (-group.votes, group.members[0].node))
 
 
 def told_apart_by(candidate: Candidate) -> Hashable:

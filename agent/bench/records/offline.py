@@ -178,11 +178,6 @@ def without_own_tests(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> E
     return [_with_outcomes(one, set(_others(one, tests)).__contains__) for one in found], ()
 
 
-def without_logprob(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
-    """Take the core's own log-probability away."""
-    return [one.model_copy(update={"mean_logprob": 0.0}) for one in found], tuple(tests)
-
-
 def without_ways(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
     """Forget how answers came about: each has the same votes."""
     return [one.model_copy(update={"way": "said"}) for one in found], tuple(tests)
@@ -210,7 +205,6 @@ PIECES: Mapping[str, tuple[Callable[[Sequence[Candidate], Sequence[OwnTest]], Ev
     "instructions in the task's words": (without_instructions, lambda _: 0.0),
     "behaviour": (without_behaviour, lambda cost: cost.behaviour_s),
     "own tests": (without_own_tests, lambda cost: cost.own_tests_s),
-    "log-probability": (without_logprob, lambda _: 0.0),
     "how answers came about": (without_ways, lambda _: 0.0),
     "rubric": (without_rubric, lambda cost: cost.rubric_s),
 }

@@ -19,7 +19,7 @@ from ponder.bench.records.recording import Recorded, write_tables
 from ponder.bench.records.reliability import bins_of_equal_size, bins_of_equal_width, calibration_error, reliability
 from ponder.errors import UsageError
 from ponder.judges.calibration import Calibration
-from ponder.judges.candidates import Candidate
+from ponder.judges.candidates import Candidate, Way
 
 REPORT = Path(__file__).parents[4] / "benchmarks/judge_report.py"
 
@@ -37,7 +37,8 @@ def made_up(tasks: int, seed: int = 1, samples: int = 16) -> list[Search]:
             good = draw.random() < chance
             answer = "7" if good else draw.choice(["8", "8", "8", "9", "10", "11"])
             logprob = draw.gauss(-0.3 if good else -0.5, 0.2)
-            one = Candidate(node=node, answer=answer, key=answer, mean_logprob=logprob)
+            way: Way = "executed" if node % 5 == 0 else "said"
+            one = Candidate(node=node, answer=answer, key=answer, way=way, mean_logprob=logprob)
             right[node] = good
             sampled.append((one,))
         task, told = f"made/{number}", tuple(sampled)

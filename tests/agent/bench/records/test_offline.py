@@ -176,7 +176,7 @@ def hand_made() -> list[Search]:
     eight = [candidate(n, "8", mean_logprob=-0.9) for n in range(5)]
     nine = [candidate(n, "9", mean_logprob=-0.9) for n in range(5)]
     return [
-        search(seven[1], seven[2], eight[3], eight[4], right={1, 2}, task="s/1"),  # a tie: log-probability decides
+        search(seven[1], seven[2], eight[3], eight[4], right={1, 2}, task="s/1"),  # a tie: the first is taken
         search(seven[1], eight[2], eight[3], nine[4], right={1}, task="s/2"),  # the majority is wrong
         search(None, None, None, None, right=set(), task="s/3"),
         search(seven[1], seven[2], seven[3], None, right={1, 2, 3}, task="s/4"),
@@ -247,8 +247,6 @@ def informed(piece: str) -> Search:
             return search(
                 candidate(1, "a", outcomes=fails), candidate(2, "b", outcomes=passes), right={2}, tests=(TEST,)
             )
-        case "log-probability":
-            return search(candidate(1, "7", mean_logprob=-2.0), candidate(2, "8", mean_logprob=-0.1), right={2})
         case "how answers came about":
             return search(candidate(1, "7"), candidate(2, "8", way="executed"), right={2})
     words = "of a text that has rather more than a dozen words in it, so that none agree"
@@ -268,7 +266,7 @@ def test_pieces_that_no_search_has_are_left_out() -> None:
 
 def test_what_a_piece_costs_stands_beside_it() -> None:
     cost = Cost(own_tests_s=2.0, total_s=10.0)
-    one, other = informed("own tests"), informed("log-probability")
+    one, other = informed("own tests"), informed("how answers came about")
     rows = {row.piece: row for row in ablate([search(*one.first(2), right={2}, tests=one.tests, cost=cost), other], 16)}
     assert (rows["own tests"].saved_cpu_s, rows["own tests"].share_of_cpu) == (1.0, 0.1)
 

@@ -16,6 +16,7 @@ from ponder.bench.records.offline import Search, searches
 from ponder.bench.records.recording import manifest_of, read_table
 from ponder.bench.records.selection import ablate, picked, picks, select
 from ponder.errors import UsageError
+from ponder.judges.agreement import same_answer
 from ponder.judges.calibration import load
 from ponder.judges.choosing import choose
 from ponder.policies.replay import Replay, rates_of
@@ -48,11 +49,19 @@ def test_no_task_is_told(found: list[Search]) -> None:
 
 
 def test_the_judge_chooses_what_it_chose(found: list[Search]) -> None:
+    """Or what does the same on all calls: of such programs it once took the one that the core was surest of."""
     said = {(row["suite"], row["task"]): row["answer"] for row in read_table(SAMPLE, "tasks")}
     said["reasoning_gym", "gym/time_intervals/2026/0"] = "11:47"  # then read as 47, as 12:47 was
     for search in found:
-        best = choose(search.first(16), search.tests)
-        assert (best.answer if best else None) == said[search.suite, search.task], search.task
+        own = search.first(16)
+        best = choose(own, search.tests)
+        answer = said[search.suite, search.task]
+        if best is not None and best.answer != answer:
+            there = {candidate.node: candidate for candidate in own}
+            then = next(candidate for candidate in own if candidate.answer == answer)
+            assert same_answer(there[best.node], then), search.task
+        else:
+            assert (best.answer if best else None) == answer, search.task
 
 
 def test_figures_come_of_them(found: list[Search]) -> None:
