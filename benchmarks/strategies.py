@@ -1,13 +1,15 @@
 """One strategy against others, on the same tasks and at the same CPU, from recorded searches.
 
-    python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--cpu 20 40] [--write docs/search.md]
+    python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--cpu 20 40] [--weights FILE]
+                                    [--write docs/search.md]
 
 A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; those of `--first` are of one
 strategy. Searches are cut off after so many CPU seconds a task that each strategy's tasks cost as much on average as
 `--cpu` says, or as those of the first with all they have: `ponder.bench.records.matched`. The judge chooses in both,
-with the evidence that was there by then. No core runs here. CPU seconds are worked out from tokens, at the width of the
-batches that a search has by itself (`ponder.policies.replay`), so that it does not matter how busy a machine was, with
-which engine records were made, or how many searches shared it.
+with the evidence that was there by then. With `--weights FILE` a second table has each strategy's searches ended by
+that stop policy, as a user's are, each beside the first strategy's on the same tasks. No core runs here. CPU seconds
+are worked out from tokens, at the width of the batches that a search has by itself (`ponder.policies.replay`), so that
+it does not matter how busy a machine was, with which engine records were made, or how many searches shared it.
 
 The last line is one JSON object.
 """
@@ -29,8 +31,11 @@ from ponder.bench.records.matched import Matched, match
 from ponder.bench.records.offline import Search
 from ponder.bench.records.recording import by_strategy, manifest_of
 from ponder.errors import UsageError
-from ponder.policies.replay import RATES, Replay, rates_of
-from ponder.policies.replay_frontier import MOST
+from ponder.judges.calibration import load
+from ponder.policies.learned import LearnedStop, Weights, read
+from ponder.policies.replay import RATES, Replay, Trace, rates_of
+from ponder.policies.replay_frontier import MOST, Row, outcomes, row
+from ponder.records import Record
 
 Compared = tuple[str, Matched]
 """Another strategy's name, and how the first one does against it."""
@@ -77,6 +82,45 @@ def shown(name: str, found: Sequence[Compared]) -> str:
     return table(head, rows)
 
 
+class Ended(Record):
+    """Another strategy beside the first one on the same tasks, both ended by the same stop policy."""
+
+    other: str
+    tasks: int
+    own: Row
+    theirs: Row
+
+
+def ended(first: Sequence[Path], others: Sequence[Path], weights: Weights, rates: Path) -> list[Ended]:
+    """Return what the strategies come to where the stop policy ends them. Raises UsageError."""
+    replay, policy = Replay(rates_of(weights.core, rates), load().of(weights.core)), LearnedStop(weights)
+
+    def traces(folders: Sequence[Path]) -> dict[str, Trace]:
+        return {one.task: one for folder in folders for one in replay.traces(folder)}
+
+    ours, found = traces(first), list[Ended]()
+    for name, folders in by_strategy(others).items():
+        theirs = traces(folders)
+        both = sorted(ours.keys() & theirs.keys())
+        one, two = (outcomes([own[task] for task in both], policy) for own in (ours, theirs))
+        found.append(Ended(other=name, tasks=len(both), own=row(one, two, policy="first"),
+                           theirs=row(two, two, policy=name)))  # fmt: skip
+    return found
+
+
+def ended_table(name: str, found: Sequence[Ended]) -> str:
+    """Return it as a table."""
+    head = ["against", "tasks", f"`{name}`", "the other", "ahead by", f"CPU s a task: `{name}`", "the other"]
+    rows = [
+        [
+            f"`{one.other}`", str(one.tasks), share(one.own.accuracy), share(one.theirs.accuracy),
+            points(one.own.difference), f"{one.own.cost.value:.0f}", f"{one.theirs.cost.value:.0f}",
+        ]
+        for one in found
+    ]  # fmt: skip
+    return table(head, rows)
+
+
 def as_json(one: Matched) -> dict[str, Any]:
     """Return the figures of one comparison; JSON knows no infinity."""
     return {key: None if value == math.inf else value for key, value in one.model_dump().items()}
@@ -93,10 +137,14 @@ def main() -> None:
     parser.add_argument("--others", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--cpu", type=float, nargs="+", default=[math.inf], metavar="S", help="mean CPU seconds a task")
     parser.add_argument("--rates", type=Path, default=RATES, help="what tokens cost (benchmarks/rates.py)")
+    parser.add_argument("--weights", type=Path, help="of the stop policy that ends searches (`ponder policy train`)")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     options = parser.parse_args()
     name, found = compare(options.first, options.others, options.cpu, options.rates)
     text = shown(name, found)
+    if options.weights:
+        stopped = ended(options.first, options.others, read(options.weights), options.rates)
+        text = f"{text}\n\nEach ended by the stop policy:\n\n{ended_table(name, stopped)}"
     if options.write:
         put(text, options.write, BEGIN, END)
     print(text)
