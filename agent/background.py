@@ -14,6 +14,16 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say what went wrong in a callback, as asyncio does by itself; but for a race of anyio's, which harms nothing.
+
+    It waits for a unix socket by `add_reader(socket, future.set_result, None)`: where that future has been cancelled,
+    and the socket is readable before the reader is taken away, asyncio reports an InvalidStateError: after Ctrl-C, say.
+    """
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        loop.default_exception_handler(context)
+
+
 class BackgroundLoop:
     """An event loop in a daemon thread, started on first use."""
 
@@ -29,6 +39,7 @@ class BackgroundLoop:
             if self._loop is None:
                 runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
                 self._loop = runner.get_loop()
+                self._loop.set_exception_handler(_tell)
                 self._thread = threading.Thread(target=self._serve, args=(runner,), name=self._name, daemon=True)
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import time
 import warnings
 from concurrent.futures import CancelledError
@@ -53,3 +54,26 @@ def test_it_starts_again_after_its_end() -> None:
     assert not loop.running
     assert loop.submit(asyncio.sleep(0, "two")).result(timeout=5) == "two"
     loop.close()
+
+
+async def _cancelled_and_readable() -> None:
+    """As anyio waits for a unix socket: the future is cancelled, and the socket readable before the reader is gone."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        future = loop.create_future()
+        loop.add_reader(ours, future.set_result, None)
+        future.cancel()
+        theirs.send(b"x")
+        await asyncio.sleep(0.05)
+        loop.remove_reader(ours)
+        loop.call_soon(int, "no number")
+        await asyncio.sleep(0)
+
+
+def test_a_cancelled_wait_for_a_socket_is_not_told_and_other_errors_are(caplog: pytest.LogCaptureFixture) -> None:
+    loop = BackgroundLoop("test")
+    loop.submit(_cancelled_and_readable()).result(timeout=5)
+    loop.close()
+    told = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert told == [ValueError]
