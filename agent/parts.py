@@ -130,7 +130,7 @@ def make_policy(
     weights = learned_for(model, home)
     if weights is not None:
         return LearnedStop(
-            weights, value=VALUE if value is None else value, risk=risk, strategy=strategy.name.partition("+")[0],
+            weights, value=VALUE if value is None else value, risk=risk, strategy=strategy.name.removesuffix(MARK),
             samples=strategy.max_samples,
         )
     if value is not None or risk is not None:

@@ -293,7 +293,12 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
 
         folder = options.records / work.name
         counts = write_tables(folder, all_of(), manifests)
-    return counts | {"bytes": sum(path.stat().st_size for path in folder.iterdir())}
+    return counts | {"bytes": size(folder)}
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of a packed folder."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def show(options: argparse.Namespace) -> dict[str, Any]:

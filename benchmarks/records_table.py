@@ -15,16 +15,11 @@ from typing import Any
 
 from judge_tables import table
 from pages import exit_status, put
-from record import RECORDS, counted
+from record import RECORDS, counted, size
 
 from ponder.errors import UsageError
 
 BEGIN, END = "<!-- table of benchmarks/records_table.py -->", "<!-- end of the table -->"
-
-
-def size(folder: Path) -> int:
-    """Return the bytes of a packed folder."""
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def look(root: Path) -> dict[str, dict[str, Any]]:

@@ -172,7 +172,7 @@ class Weights(Record):
         """
         if not 0 < risk < 1:
             raise UsageError(f"a risk is between 0 and 1 (5% is 0.05), not {risk:g}")
-        every = {(one.strategy, one.samples): one for one in self.certificates}
+        every = dict.fromkeys((one.strategy, one.samples) for one in self.certificates)
         own = [one for one in self.certificates if (one.strategy, one.samples) == (strategy, samples)]
         if every and not own:
             known = " or ".join(f"--strategy {name} -n {most}" for name, most in every)

@@ -24,7 +24,7 @@ from ponder.policies.learned import LearnedStop, Weights
 from ponder.policies.replay import Prefix, Replay, Trace, as_recorded, replayed
 from ponder.policies.risk import Certificate, lower_bound
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
-from ponder.policies.train import certified, is_lost, lost_when_stopped, worth
+from ponder.policies.train import certified, courses, is_lost, lost_when_stopped, worth
 from ponder.protocols import StopPolicy
 from ponder.records import Record
 from ponder.stats import Interval
@@ -327,10 +327,10 @@ def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int 
     """Return whether a risk holds over re-splits: half of the tasks set the threshold, the other half test it."""
     draw = random.Random(seed)
     recorded = as_recorded(traces)
-    courses = [lost_when_stopped(weights, trace) if trace.full.right == 1 else None for trace in recorded]
+    every = [lost_when_stopped(weights, trace) if trace.full.right == 1 else None for trace in recorded]
     good, losses = 0, []
     for _ in range(splits):
-        mixed = draw.sample(courses, len(courses))
+        mixed = draw.sample(every, len(every))
         half = len(mixed) // 2
         (certificate,) = certified([one for one in mixed[:half] if one is not None], [risk])
         if certificate.threshold is None:
@@ -343,11 +343,10 @@ def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int 
     return Held(risk=risk, splits=splits, certified=len(losses), held=share, loss=loss)
 
 
-
 def kept(weights: Weights, traces: Sequence[Trace], certificate: Certificate) -> Kept:
     """Return what a certificate's threshold loses on these tasks. Raises ValueError: it has none."""
     if certificate.threshold is None:
         raise ValueError("nothing was certified")
-    courses = [lost_when_stopped(weights, trace) for trace in as_recorded(traces) if trace.full.right == 1]
-    lost = sum(is_lost(course, certificate.threshold) for course in courses)
-    return Kept(risk=certificate.risk, tasks=len(courses), lost=lost, at_least=lower_bound(lost, len(courses)))
+    paths = courses(weights, as_recorded(traces))
+    lost = sum(is_lost(path, certificate.threshold) for path in paths)
+    return Kept(risk=certificate.risk, tasks=len(paths), lost=lost, at_least=lower_bound(lost, len(paths)))

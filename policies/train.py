@@ -207,10 +207,15 @@ def certificates(weights: Weights, traces: Sequence[Trace], risks: Sequence[floa
     found = []
     for strategy in sorted({trace.strategy for trace in traces}):
         own = {trace.task: trace for trace in as_recorded(traces) if trace.strategy == strategy}
-        paths = [lost_when_stopped(weights, trace) for trace in own.values() if trace.full.right == 1]
+        paths = courses(weights, list(own.values()))
         searched = {"strategy": strategy, "samples": max(one.full.features.max_samples for one in own.values())}
         found += [one.model_copy(update=searched) for one in certified(paths, risks)]
     return found
+
+
+def courses(weights: Weights, traces: Sequence[Trace]) -> list[Course]:
+    """Return the courses of those searches that the full depth gets right: the others cannot be lost."""
+    return [lost_when_stopped(weights, trace) for trace in traces if trace.full.right == 1]
 
 
 def certified(paths: Sequence[Course], risks: Sequence[float]) -> list[Certificate]:

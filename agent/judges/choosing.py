@@ -44,7 +44,7 @@ def _best_program(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Best:
     most = [candidate for candidate in found if candidate.share == top]
     alike, dual = behaviour(most, tests), dual_agreement(most, tests)
     best = max(most, key=lambda c: (alike[c.node] + dual[c.node], -c.node))
-    confidence = _with_checks(best, 0.0) if best.checks else laplace(0, 0)
+    confidence = _with_checks(best, laplace(0, 0))
     return Best(answer=best.answer, confidence=confidence, node=best.node, votes=1, total=len(found))
 
 
