@@ -119,7 +119,7 @@ ATTACKS: dict[str, tuple[str, set[str]]] = {
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_contained(attack: Run, name: str) -> None:
     program, ends = ATTACKS[name]
-    limits = {"wall_s": 1.5} if "wall" in ends and "cpu" not in ends else {}
+    limits = {"wall_s": 1.5} if "wall" in ends and "cpu" not in ends else {"wall_s": 6} if "cpu" in ends else {}
     result = await attack(program, **limits)
     assert result.outcome in ends, result
     assert result.usage.cpu_s < 1.2

@@ -20,6 +20,8 @@ from ponder.core.hf import loading  # noqa: E402
 from ponder.core.hf.prefix_cache import KeyValues, PrefixCache, length_of  # noqa: E402
 from ponder.core.hf.sampling import Choice, choose  # noqa: E402
 
+pytestmark = pytest.mark.real  # torch takes seconds to import
+
 SETTINGS = {"device": "cpu", "dtype": "float32", "threads": 1, "n_ctx": 1024, "n_parallel": 16, "n_batch": 32}
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
 
