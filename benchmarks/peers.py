@@ -15,7 +15,7 @@ The table compares ponder at the CPU that each peer spends: its searches are cut
 tasks cost as much on average as the peer's (all they had, where that is less). All take turns, a task each, so that a
 machine whose CPU seconds are worth more at one time than at another is the same to all.
 
-`run` goes on where it ended; a task for which a peer has not found an answer within 120 CPU seconds is left without.
+`run` goes on where it ended; a task for which a peer has not found an answer within 240 CPU seconds is left without.
 The last line is one JSON object.
 """
 
@@ -67,8 +67,8 @@ TASKS = 40
 """Of each suite."""
 MOST = 16
 """Samples of ponder's search."""
-LIMIT_CPU_S, POLL_S = 120.0, 0.5
-"""CPU seconds that a peer has for a task, more than four times what ponder takes; how often that is looked at."""
+LIMIT_CPU_S, POLL_S = 240.0, 0.5
+"""CPU seconds that a peer has for a task, six times what ponder takes; how often that is looked at."""
 START_S = 120.0
 BEGIN, END = "<!-- table of benchmarks/peers.py -->", "<!-- end of the table -->"
 

@@ -136,7 +136,15 @@ class ChromiumProcess:
         )
         wrapper = write_script(folder / "node", "\n".join(lines) + "\n")
         with _environment("PLAYWRIGHT_NODEJS_PATH", str(wrapper)):
-            driver = await async_playwright().start()
+            starting = asyncio.ensure_future(async_playwright().start())
+            try:
+                driver = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # Ended in the middle of its start it would leave tasks of Playwright's that complain on the terminal.
+                with contextlib.suppress(Exception):
+                    self._driver = await asyncio.wait_for(starting, _STOP_S)
+                    self._group.attach(int(pid_file.read_text()))
+                raise
         self._group.attach(int(pid_file.read_text()))
         return driver
 

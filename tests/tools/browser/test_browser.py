@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.server
 import os
 import socket
@@ -449,6 +450,24 @@ async def test_close_leaves_nothing(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert os.listdir(tmp_path) == []
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
     assert browser_groups() == groups
+
+
+@pytest.mark.parametrize("after_s", [0, 0.2, 0.6])
+async def test_a_call_that_is_cancelled_while_the_browser_starts_leaves_nothing_and_complains_of_nothing(
+    after_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    tool = BrowserTool(group_factory())
+    call = asyncio.ensure_future(tool.run(Browse(op="read"), session="a", limits=Limits(), on_usage=lambda _: None))
+    await asyncio.sleep(after_s)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await tool.close()
+    gc.collect()  # what nobody asked for its exception says so when it goes
+    await asyncio.sleep(0)
+    assert caplog.messages == []
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
 
 
 async def test_no_chromium_is_said_with_the_way_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
