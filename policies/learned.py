@@ -57,6 +57,7 @@ def inputs(features: Features) -> Mapping[str, float]:
 
     - `odds`: of the judge's confidence, as their logarithm.
     - `lead`: the chance that the leading answer is the core's most likely one; `doubt` what it lacks of 1, in halvings.
+    - `followed`: of what the task's words ask, the share that the best answer does.
     - `other_open`: how far the next steps work in another way than those so far, the more the less certain the lead is.
     """
     lead = chance_of_lead(*(*features.votes, 0.0, 0.0)[:2]) if features.answered else 0.0
@@ -64,6 +65,7 @@ def inputs(features: Features) -> Mapping[str, float]:
     return {
         "samples": math.log2(1 + features.samples),
         "left": math.log2(1 + max(0, features.max_samples - features.samples)),
+        "followed": features.best_followed,
         "failed": features.failed_steps / max(1, features.samples),
         "confidence": features.confidence,
         "odds": math.log(confidence / (1 - confidence)),

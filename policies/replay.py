@@ -196,9 +196,8 @@ class Replay:
             ImportError: pyarrow is not installed.
         """
         def seen(about: Row, nodes: Sequence[Row], settings: Row) -> list[Trace]:
-            independent = strategy_of(settings) == INDEPENDENT
-            past = _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
-            found = list(past.by_samples()) if independent else [tuple(past.by_decisions(int(about["rounds"])))]
+            past = self._past(about, nodes, settings)
+            found = list(past.by_samples()) if past.independent else [tuple(past.by_decisions(int(about["rounds"])))]
             return [
                 Trace(
                     about["suite"], about["task"], prefixes, weight=1 / len(found), recorded=place == 0,
@@ -216,8 +215,8 @@ class Replay:
         Raises: as `traces`.
         """
         def seen(about: Row, nodes: Sequence[Row], settings: Row) -> Trace:
-            past = _Past(about, nodes, self, samples=1, independent=strategy_of(settings) == INDEPENDENT)
-            return Trace(about["suite"], about["task"], (past.first_sample(),))
+            alone = self._past(about, nodes, {**settings, "samples": 1})
+            return Trace(about["suite"], about["task"], (alone.first_sample(),))
 
         return made_of_each(folder, seen)
 
@@ -230,15 +229,18 @@ class Replay:
 
     def search(self, about: Row, nodes: Sequence[Row], settings: Row) -> Search:
         """Return one search of its row of the tasks table, its rows of the nodes table, and its suite's settings."""
+        return self._past(about, nodes, settings).search(int(about["rounds"]))
+
+    def _past(self, about: Row, nodes: Sequence[Row], settings: Row) -> _Past:
         independent = strategy_of(settings) == INDEPENDENT
-        past = _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
-        return past.search(int(about["rounds"]))
+        return _Past(about, nodes, self, samples=int(settings["samples"]), independent=independent)
 
 
 class _Past:
     """One recorded search, and how it stood earlier."""
 
     def __init__(self, about: Row, rows: Sequence[Row], replay: Replay, *, samples: int, independent: bool) -> None:
+        self.independent = independent
         whole = rebuilt(about, rows, independent=independent)
         self._search = as_shipped(whole)
         self._rows = {int(row["node"]): row for row in rows if row["kind"] != "check"}

@@ -34,7 +34,7 @@ DIGITS = 6
 INPUTS: dict[Kind, dict[str, tuple[str, ...]]] = {
     "programs": {"now": ("odds",), "found": ("samples", "doubt")},
     "answers": {"now": ("confidence", "lead"), "found": ("samples", "doubt", "other_open")},
-    "texts": {"now": ("left",), "found": ("left",)},
+    "texts": {"now": ("left", "followed"), "found": ("left", "followed")},
     "none": {"now": (), "found": ("samples", "failed")},
 }
 """By kind of search what is looked at for whether the best answer is right, and for whether a right one is found. There
