@@ -52,7 +52,7 @@ class Agent:
     Args:
         core: a registered model's name, the path of a `.gguf` file, or a `Core`.
         tools: the tools that the core may use, of `python` and `browser`.
-        strategy, judge, policy: how to search, score and stop; defaults: best-of-N, evidence, what was learned for the
+        strategy, judge, policy: how to search, score and stop; defaults: `auto`, evidence, what was learned for the
             core (where nothing was: checks and votes).
         value: of the default policy: what a right answer is worth, in the units of `prices`.
         risk: of the default policy: of the tasks that a full search gets right, the share that it may lose.

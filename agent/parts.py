@@ -164,10 +164,15 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
 }
 
 
-def make_strategy(tools: Collection[str], name: str = BestOfN.name, samples: int | None = None) -> Strategy:
+DEFAULT_STRATEGY = Auto.name
+"""What the shipped stop policy was learned from."""
+
+
+def make_strategy(tools: Collection[str], name: str = DEFAULT_STRATEGY, samples: int | None = None) -> Strategy:
     """Return the strategy of that name for these tools, taking so many samples at most. Raises UnknownName.
 
     Args:
+        samples: None: as many as the strategy takes by itself.
         name: one of `STRATEGIES`; with `+tests` behind it, the core also writes tests of its own for programs.
     """
     if name.endswith(MARK):

@@ -123,14 +123,14 @@ async def _open_wide(core: str | Core, places: int, progress: Progress | None) -
 
 
 def open_solver(
-    core: str | Core, strategy: str | Strategy, samples: int, *, budget: Budget | None = None,
+    core: str | Core, strategy: str | Strategy, samples: int | None = None, *, budget: Budget | None = None,
     progress: Progress | None = None, **options: Any,
 ) -> Solver:
     """Return the solver of that strategy: `greedy`, or any that an agent knows.
 
     Args:
         strategy: a name, or a strategy that was made for it.
-        samples: branches at most; of `greedy`, one.
+        samples: branches at most; None: as many as the strategy takes by itself. Of `greedy`, one.
         budget: of each task; the baseline has none.
         options: further arguments of `Agent` (tools, hosts...); the baseline has no use for them.
 
@@ -152,8 +152,8 @@ class AgentSolver:
     """Searches with an agent; see `open_solver`."""
 
     def __init__(
-        self, core: str | Core, strategy: str | Strategy, samples: int, budget: Budget, progress: Progress | None,
-        options: Mapping[str, Any],
+        self, core: str | Core, strategy: str | Strategy, samples: int | None, budget: Budget,
+        progress: Progress | None, options: Mapping[str, Any],
     ) -> None:
         tools = options.get("tools", TOOLS)
         made = make_strategy(tools, strategy, samples) if isinstance(strategy, str) else strategy
@@ -163,7 +163,7 @@ class AgentSolver:
         self.settings = {
             "core": core if isinstance(core, str) else core.name,
             "strategy": made.name,
-            "samples": samples,
+            "samples": made.max_samples,
             "tools": ",".join(tools),
             "budget": budget.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
             **{name: options[name] for name in STOPS if options.get(name) is not None},

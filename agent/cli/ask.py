@@ -25,9 +25,9 @@ EPILOG = """Examples:
 
   ponder ask "Which year is named on the page?" --url http://127.0.0.1:8000/ --allow-private
 
-  ponder ask "How long is the coast of Norway in km?" --strategy auto -n 16 --risk 0.1
+  ponder ask "How long is the coast of Norway in km?" --risk 0.1
 
-  ponder ask "What is the 2000th prime number?" --strategy auto -n 16 --value 3000 --price python=10
+  ponder ask "What is the 2000th prime number?" --value 3000 --price python=10
 
   ponder ask "How many days from 1999-12-31 to 2026-11-22?" --json | python -m json.tool
 """
@@ -39,6 +39,7 @@ CORE_HELP = (
 )
 VALUE_HELP = "What a right answer is worth, in CPU seconds: the learned stop weighs it."
 RISK_HELP = "Of what a full search gets right, lose at most this share by stopping early (0.05: 5%)."
+SAMPLES_HELP = "Branches at most; by default 16 of auto, 6 or 8 of the others."
 PRICE_HELP = "What a CPU second of this tool (core, python, browser) counts, instead of 1; may be repeated."
 
 
@@ -58,12 +59,13 @@ def ask(
         typer.Option(metavar="TOOL=CPU_S", help="CPU seconds of one tool (core, python, browser); may be repeated."),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="How to search: best-of-n, self-consistency, revision, mcts, ab-mcts or auto.")
-    ] = "best-of-n",
+        str | None,
+        typer.Option(help="How to search: auto (default), best-of-n, self-consistency, revision, mcts or ab-mcts."),
+    ] = None,
     value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
     risk: Annotated[float | None, typer.Option(help=RISK_HELP)] = None,
     price: Annotated[list[str] | None, typer.Option(metavar="TOOL=X", help=PRICE_HELP)] = None,
-    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most.")] = 6,
+    samples: Annotated[int | None, typer.Option("-n", "--samples", min=1, max=64, help=SAMPLES_HELP)] = None,
     tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
     url: Annotated[list[str] | None, typer.Option(help="A page to answer from; may be repeated.")] = None,
     allow_private: Annotated[
@@ -85,7 +87,7 @@ def ask(
     from ponder.agent import Agent
     from ponder.cli.view import watching
     from ponder.models import showing
-    from ponder.parts import DEFAULT_CORE, check_tools, make_strategy
+    from ponder.parts import DEFAULT_CORE, DEFAULT_STRATEGY, check_tools, make_strategy
 
     hosts = _hosts(task, allow_private, allow_host or [])
     names = check_tools([name.strip() for name in tools.split(",") if name.strip()])
@@ -93,7 +95,7 @@ def ask(
         agent = Agent(
             core or DEFAULT_CORE,
             tools=names,
-            strategy=make_strategy(names, strategy, samples),
+            strategy=make_strategy(names, strategy or DEFAULT_STRATEGY, samples),
             value=value,
             risk=risk,
             prices=prices,

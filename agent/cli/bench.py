@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from ponder.cli.ask import CORE_HELP, PRICE_HELP, RISK_HELP, VALUE_HELP, prices_of
+from ponder.cli.ask import CORE_HELP, PRICE_HELP, RISK_HELP, SAMPLES_HELP, VALUE_HELP, prices_of
 from ponder.cli.output import make_console, note, print_json
 from ponder.errors import UsageError
 from ponder.records import Budget
@@ -30,7 +30,7 @@ Examples:
 
   ponder bench open_ended --families explain,research --limit 10
 
-  ponder bench mbpp --data mbpp_validation.jsonl --strategy auto -n 16 --value 3000 --jobs 4
+  ponder bench mbpp --data mbpp_validation.jsonl --value 3000 --jobs 4
 
   ponder bench compare results.jsonl greedy.jsonl
 """
@@ -42,9 +42,11 @@ def bench(
     data: Annotated[Path | None, typer.Option(help="The suite's tasks, as JSON lines (.gz: gzipped).")] = None,
     core: Annotated[str | None, typer.Option(help=CORE_HELP)] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Tasks at most: a sample that the seed draws.")] = None,
-    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Branches at most, per task.")] = 6,
+    samples: Annotated[int | None, typer.Option("-n", "--samples", min=1, max=64, help=SAMPLES_HELP)] = None,
     seed: Annotated[int, typer.Option(help="Orders the tasks; makes reasoning-gym's puzzles.")] = 2026,
-    strategy: Annotated[str, typer.Option(help="How to search, or greedy: one plain sample.")] = "best-of-n",
+    strategy: Annotated[
+        str | None, typer.Option(help="How to search (see ponder ask), or greedy: one plain sample.")
+    ] = None,
     families: Annotated[str | None, typer.Option(help="Of reasoning_gym or open_ended, comma-separated.")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=32, help="Tasks at once, on one engine.")] = 1,
     value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
@@ -76,19 +78,20 @@ def bench(
     from ponder.bench.solvers import GREEDY, open_solver, side_by_side
     from ponder.bench.suites.registry import open_suite
     from ponder.models import showing
-    from ponder.parts import DEFAULT_CORE
+    from ponder.parts import DEFAULT_CORE, DEFAULT_STRATEGY, make_strategy
 
+    searches = strategy or DEFAULT_STRATEGY
     console, path = make_console(stderr=True), out or _new_file(suite)
     names = [name.strip() for name in (families or "").split(",") if name.strip()]
     with waiting(console, f"opening {suite}", quiet=quiet):
         opened = open_suite(suite, data=data, families=names, seed=seed)
     with opened, GradingRooms() as rooms, showing() as downloads:
         make = partial(
-            open_solver, strategy=strategy, samples=samples,
+            open_solver, strategy=searches, samples=samples,
             budget=budget, progress=downloads, tools=opened.tools, hosts=opened.hosts,
             value=value, risk=risk, prices=prices,
         )  # fmt: skip
-        branches = 1 if strategy == GREEDY else samples
+        branches = 1 if searches == GREEDY else make_strategy(opened.tools, searches, samples).max_samples
         with side_by_side(core or DEFAULT_CORE, jobs, make, branches=branches, progress=downloads) as solvers:
             settings = {"suite": opened.name, **opened.manifest, "seed": seed, **solvers[0].settings}
             with ResultsFile(path, settings) as file, progress(console, quiet=quiet) as watcher:

@@ -29,9 +29,9 @@ def kinds(home: Path, run: str) -> list[str]:
 def test_agreement_is_confident(make_agent) -> None:  # type: ignore[no-untyped-def]
     result = make_agent(always(" Paris")).run("What is the capital of France?")
     assert (result.answer, result.stop_reason) == ("Paris", "confident")
-    assert result.confidence == pytest.approx(1 - 0.5**4)
-    assert result.nodes == 3
-    assert result.ledger.by_tool["core"].calls == 3
+    assert result.confidence == pytest.approx(1 - 0.5**5)
+    assert result.nodes == 4, "the first round's"
+    assert result.ledger.by_tool["core"].calls == 4
 
 
 def test_disagreement_exhausts_the_samples(make_agent) -> None:  # type: ignore[no-untyped-def]

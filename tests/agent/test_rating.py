@@ -11,6 +11,7 @@ from ponder.agent import Agent
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError
 from ponder.records import Completion, Prompt, Result, SamplingParams, SuccessCriterion, Task
+from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
 from ponder.tree import Tree
 
@@ -52,7 +53,7 @@ def _with(done: Completion, question: str) -> Completion:
 
 
 def search(core: Critic, home: Path, task: Task) -> tuple[Result, Tree]:
-    with Agent(core, tools=(), home=home) as agent:
+    with Agent(core, tools=(), strategy=BestOfN(), home=home) as agent:
         result = agent.run(task)
     return result, Tree.from_events(open_store(home / "runs.sqlite").events(result.run_id))
 

@@ -148,7 +148,7 @@ def test_an_agent_takes_what_was_learned_for_its_core(tmp_path: Path) -> None:
     assert isinstance(make_policy("d", tmp_path, searches), ChecksAndVotes)
     assert isinstance(make_policy("c", tmp_path, searches, risk=0.05), LearnedStop)
     with pytest.raises(UsageError, match="no risk was calibrated for searches of best-of-n"):
-        make_policy("c", tmp_path, make_strategy(["python"]), risk=0.05)
+        make_policy("c", tmp_path, make_strategy(["python"], "best-of-n"), risk=0.05)
     for given, wrong in (({"risk": 0.05}, "a risk needs"), ({"value": 5.0}, "a value needs")):
         with pytest.raises(UsageError, match=f"{wrong} a stop policy that was trained for d"):
             make_policy("d", tmp_path, searches, **given)

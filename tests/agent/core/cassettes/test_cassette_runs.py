@@ -35,6 +35,7 @@ from ponder.records import (
     Task,
     Usage,
 )
+from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
 from ponder.tree import Event
 
@@ -54,7 +55,7 @@ def same(one: Result, other: Result) -> bool:
 
 
 def replay(tape: Path, home: Path, question: str | Task = QUESTIONS[0], **options: Any) -> Result:
-    with Agent(f"cassette:{tape}", home=home, **{"tools": (), **options}) as agent:
+    with Agent(f"cassette:{tape}", home=home, **{"tools": (), "strategy": BestOfN(), **options}) as agent:
         return agent.run(question)
 
 
@@ -70,7 +71,7 @@ def record(tmp_path: Path) -> Record:
     ) -> tuple[Path, Result]:
         tape = tmp_path / "c.jsonl"
         core = ScriptedCore(script, delay_s=delay_s)
-        with Agent(core, home=tmp_path / "a", record=tape, **{"tools": (), **options}) as agent:
+        with Agent(core, home=tmp_path / "a", record=tape, **{"tools": (), "strategy": BestOfN(), **options}) as agent:
             return tape, agent.run(QUESTIONS[0], budget=budget)
 
     return make
@@ -78,9 +79,9 @@ def record(tmp_path: Path) -> Record:
 
 def test_runs_replay_one_after_the_other_with_the_same_tree_and_decisions(tmp_path: Path) -> None:
     core = ScriptedCore(ANSWERS * 3, delay_s=0.01)
-    with Agent(core, tools=(), home=tmp_path / "a", record=tmp_path / "c.jsonl") as agent:
+    with Agent(core, tools=(), strategy=BestOfN(), home=tmp_path / "a", record=tmp_path / "c.jsonl") as agent:
         recorded = [agent.run(question) for question in QUESTIONS]
-    with Agent(f"cassette:{tmp_path / 'c.jsonl'}", tools=(), home=tmp_path / "b") as agent:
+    with Agent(f"cassette:{tmp_path / 'c.jsonl'}", tools=(), strategy=BestOfN(), home=tmp_path / "b") as agent:
         replayed = [agent.run(question) for question in QUESTIONS]
         with pytest.raises(UsageError, match="no further run"):
             agent.run(QUESTIONS[0])
@@ -111,7 +112,7 @@ def test_a_wall_budget_is_no_matter_of_todays_clock(record: Record, tmp_path: Pa
 
 def test_a_run_that_was_interrupted_is_interrupted_again(tmp_path: Path) -> None:
     core, tape = ScriptedCore(lambda _p, i: f"ANSWER: {i}", delay_s=0.3), tmp_path / "c.jsonl"
-    with Agent(core, tools=(), home=tmp_path / "a", record=tape) as agent:
+    with Agent(core, tools=(), strategy=BestOfN(), home=tmp_path / "a", record=tape) as agent:
         one = agent.run(QUESTIONS[0], on_event=lambda e: agent.interrupt() if e.kind == "decided" else None)
     assert one.stop_reason == "interrupted"
     other = replay(tape, tmp_path / "b")
@@ -121,7 +122,7 @@ def test_a_run_that_was_interrupted_is_interrupted_again(tmp_path: Path) -> None
 
 def test_a_replay_can_be_interrupted(record: Record, tmp_path: Path) -> None:
     tape, _ = record()
-    with Agent(f"cassette:{tape}", tools=(), home=tmp_path / "b") as agent:
+    with Agent(f"cassette:{tape}", tools=(), strategy=BestOfN(), home=tmp_path / "b") as agent:
         result = agent.run(QUESTIONS[0], on_event=lambda e: agent.interrupt() if e.kind == "asked" else None)
     assert (result.stop_reason, result.warnings) == ("interrupted", ())
 
@@ -352,7 +353,7 @@ def test_programs_and_tests_replay_without_a_sandbox(tmp_path: Path, monkeypatch
     with Agent(one, tools=("python",), home=tmp_path / "a", record=tape) as agent:
         recorded = agent.run(QUESTIONS[0])
     monkeypatch.setenv("PONDER_SANDBOX", "none")
-    replayed = replay(tape, tmp_path / "b", tools=("python",))
+    replayed = replay(tape, tmp_path / "b", tools=("python",), strategy=None)  # the default, as it was recorded
     assert same(recorded, replayed)
     assert told(tmp_path / "a", recorded) == told(tmp_path / "b", replayed)
     assert recorded.ledger.by_tool["python"].calls == replayed.ledger.by_tool["python"].calls
