@@ -410,7 +410,7 @@ class Standing(Record):
 class Features(Record):
     """What a stop policy may look at: figures of the tree and the ledger, nothing hidden."""
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     rounds: int
     samples: int
     """Branches that ended, with an answer or without."""
@@ -455,10 +455,15 @@ class Features(Record):
     """What the steps have cost, by tool, in the ledger's prices: see `Spending`."""
     next_steps: int = 0
     """Steps that the strategy would take next, those on their way included."""
-    next_cost: float = 0.0
-    """What these are still expected to cost: by the mean of the steps so far."""
+    next_cost_by_tool: Mapping[str, float] = {}
+    """What these are still expected to cost, by tool: as the steps so far, those of the same kind before all."""
     next_other: float = 0.0
     """How far these work in another way than the steps so far: 1 where none of those ran code and all of these will."""
+
+    @property
+    def next_cost(self) -> float:
+        """What the next steps are still expected to cost, in the ledger's prices."""
+        return sum(self.next_cost_by_tool.values())
 
 
 class Decision(Record):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from ponder.protocols import TreeView
@@ -34,8 +35,8 @@ def extract(
     answers = [node.answer for node in settled if node.answer and node.status == "judged"]
     pending = [node for node in steps if node.status in ("asked", "thought", "observed")]
     goes_on = {wish.parent for wish in wished}
-    next_steps = len(pending) + len(wished)
-    each = sum(spent.cost_by_tool.values()) / max(1.0, len(settled) + (1 - STILL_TO_COME) * len(pending))
+    coming = [*((node.worked, STILL_TO_COME) for node in pending), *((wish.kind, 1.0) for wish in wished)]
+    done = max(1.0, len(settled) + (1 - STILL_TO_COME) * len(pending))
     criterion = tree.task.success
     visible = len(criterion.visible) if criterion else 0
     checked = [node.observation.total for node in steps if node.observation and node.observation.total]
@@ -65,10 +66,40 @@ def extract(
         wall_spent_s=spent.wall_s,
         tokens_spent=spent.tokens,
         cost_by_tool=spent.cost_by_tool,
-        next_steps=next_steps,
-        next_cost=each * (STILL_TO_COME * len(pending) + len(wished)),
-        next_other=_other([node.worked for node in settled], [*(n.worked for n in pending), *(w.kind for w in wished)]),
+        next_steps=len(coming),
+        next_cost_by_tool=_expected(coming, settled, {tool: cost / done for tool, cost in spent.cost_by_tool.items()}),
+        next_other=_other([node.worked for node in settled], [kind for kind, _ in coming]),
     )
+
+
+def _expected(
+    coming: Sequence[tuple[StepKind, float]], past: Sequence[Node], mean: Mapping[str, float]
+) -> dict[str, float]:
+    """Return what steps will cost, by tool.
+
+    Args:
+        coming: their kinds, and the share of each that is still to come.
+        mean: what a step of the past has cost on average, by tool.
+    """
+    shares = defaultdict[StepKind, float](float)
+    for kind, share in coming:
+        shares[kind] += share
+    return {
+        tool: cost * sum(share * _beside(past, kind, tool) for kind, share in shares.items())
+        for tool, cost in mean.items()
+    }
+
+
+def _beside(past: Sequence[Node], kind: StepKind, tool: str) -> float:
+    """Return what a step of a kind takes of a tool, where a step of the past takes 1 on average.
+
+    Of the core that is tokens: whether one was written alone or beside others is chance. There are few steps, so that
+    one more of each kind is assumed, which takes as much as any.
+    """
+    took = [float(node.tokens_out) if tool == "core" else node.costs.get(tool, 0.0) for node in past]
+    mean = sum(took) / max(1, len(took))
+    own = [one for one, node in zip(took, past, strict=True) if node.worked == kind]
+    return (sum(own) + mean) / (len(own) + 1) / mean if mean else 1.0
 
 
 def _other(past: Sequence[StepKind], coming: Sequence[StepKind]) -> float:

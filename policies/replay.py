@@ -254,7 +254,10 @@ class _Past:
         visible = int(about["visible"])
         success = SuccessCriterion(kind="tests", visible=("",) * visible) if visible else None
         self._task = Task(prompt=str(about["task"]), success=success)
-        self._nodes = {node: _node(row) for node, row in self._rows.items()}
+        self._nodes = {
+            node: _node(row).model_copy(update={"costs": {_tool_of(row): self._tool_s[node]}})
+            for node, row in self._rows.items()
+        }
         batches: dict[int, list[int]] = defaultdict(list)
         for node, row in self._rows.items():
             batches[row["decisions_before"]].append(node)
@@ -360,7 +363,7 @@ class _Past:
         for node in asked:
             read, wrote = self._read[node], self._wrote(node, settled)
             if node in settled:
-                cpu["browser" if self._rows[node]["act"] == "browse" else "python"] += self._tool_s[node]
+                cpu[_tool_of(self._rows[node])] += self._tool_s[node]
             cpu["core"] += self._core_s(node, read, wrote)
             tokens += read + wrote
         prices = self._replay.prices or {}
@@ -376,6 +379,10 @@ class _Past:
         """Return the CPU seconds of so many tokens of a step, at the width of its batch."""
         rates, width = self._replay.rates, min(len(self._batch[node]), self._most)
         return read * rates.prompt_token_s + wrote * rates.token(width)
+
+
+def _tool_of(row: Row) -> str:
+    return "browser" if row["act"] == "browse" else "python"
 
 
 def _read(row: Row) -> int:

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 import pytest
 
 from ponder.policies.features import extract
-from ponder.records import Answer, Expansion, Features, Node, Observation, RunCode, Spending, Standing, Task, Verdict
+from ponder.records import (
+    Answer,
+    Expansion,
+    Features,
+    Node,
+    Observation,
+    RunCode,
+    Spending,
+    Standing,
+    StepKind,
+    Task,
+    Verdict,
+)
 from ponder.tree import Event, Tree
 
 
@@ -51,6 +63,23 @@ def test_what_comes_next_costs_what_steps_cost_so_far() -> None:
     assert found.next_cost == pytest.approx(4.0 / 2.7 * 2.3), "the step on its way has cost seven tenths already"
     assert (found.pending, found.width, found.depth) == (1, 2, 1)
     assert (found.votes, found.counts, found.stale) == (STANDING.votes, (2, 1), 1)
+
+
+def test_a_step_costs_as_those_of_its_kind_did() -> None:
+    step = Node(id=0, parent=0, branch=0, depth=1, status="judged")
+    program = step.model_copy(update={"kind": "code", "tokens_out": 30, "costs": {"python": 0.5}})
+    said = step.model_copy(update={"kind": "reason", "tokens_out": 90})
+    past = [node.model_copy(update={"id": place}) for place, node in enumerate((program, program, said), 1)]
+    tree = Tree.of(Task(prompt="q"), past)
+
+    def expected(kind: StepKind) -> dict[str, float]:
+        return dict(features(tree, wished=[Expansion(parent=0, kind=kind)]).next_cost_by_tool)
+
+    # A step has cost 1 of the core for 50 tokens, and a third of a run; one more such step of each kind is assumed.
+    code, words = (30 + 30 + 50) / 3, (90 + 50) / 2
+    assert expected("code") == pytest.approx({"core": code / 50, "python": (3 + 1) / 3 / 3})
+    assert expected("reason") == pytest.approx({"core": words / 50, "python": 1 / 3 / 2})
+    assert expected("free") == pytest.approx({"core": 1.0, "python": 1 / 3}), "the core will choose: as any"
 
 
 def test_how_far_what_comes_next_works_in_another_way() -> None:

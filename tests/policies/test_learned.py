@@ -24,7 +24,7 @@ MODEL = Model(
 )  # fmt: skip
 CERTIFIED = Certificate(risk=0.05, strategy="auto", samples=16, threshold=0.2, tasks=80, losses=0)
 WEIGHTS = Weights(
-    features=4, core="c", records=("r",), models=(MODEL,), careful=(MODEL,),
+    features=5, core="c", records=("r",), models=(MODEL,), careful=(MODEL,),
     certificates=(CERTIFIED, CERTIFIED.model_copy(update={"risk": 0.02, "threshold": None})),
 )  # fmt: skip
 
@@ -33,7 +33,8 @@ def features(**given: Any) -> Features:
     base: dict[str, Any] = {
         "rounds": 1, "samples": 4, "answered": 4, "pending": 0, "max_samples": 16, "votes": (4.0,), "answer_words": 1.0,
         "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": 8.0, "wall_spent_s": 1.0, "counts": (2, 2),
-        "tokens_spent": 10, "kind": "answers", "cost_by_tool": {"core": 40.0}, "next_steps": 4, "next_cost": 40.0,
+        "tokens_spent": 10, "kind": "answers", "cost_by_tool": {"core": 40.0}, "next_steps": 4,
+        "next_cost_by_tool": {"core": 40.0},
         "confidence": 0.5,
     }  # fmt: skip
     return Features(**{**base, **given})
@@ -53,7 +54,8 @@ def test_it_goes_on_while_a_round_or_all_of_them_pay() -> None:
 def test_dearer_steps_stop_it_earlier() -> None:
     policy = LearnedStop(WEIGHTS, value=200.0)
     assert not policy.decide(features()).stop
-    assert policy.decide(features(cost_by_tool={"core": 40.0, "python": 80.0}, next_cost=120.0)).stop
+    dearer = {"core": 40.0, "python": 80.0}
+    assert policy.decide(features(cost_by_tool=dearer, next_cost_by_tool=dearer)).stop
 
 
 def test_visible_checks_of_an_answer_decide_by_themselves() -> None:
@@ -106,7 +108,7 @@ def test_bad_input_is_a_clear_line(given: dict[str, Any], wrong: str) -> None:
 
 
 def test_weights_of_other_features_are_refused() -> None:
-    with pytest.raises(UsageError, match="for features of version 3, and these are 4"):
+    with pytest.raises(UsageError, match="for features of version 3, and these are 5"):
         LearnedStop(WEIGHTS.model_copy(update={"features": 3}))
 
 

@@ -105,7 +105,7 @@ def test_what_a_certificate_of_the_policy_comes_to(trained: tuple[Weights, list[
 def test_nothing_is_measured_on_tasks_that_were_trained_on(tmp_path: Path) -> None:
     replay = Replay(Rates(core="c", prompt_token_s=0.01, token_s={1: 0.1}))
     every = [trace.task for trace in replay.traces(SAMPLE)]
-    weights = Weights(features=4, core="c", records=(), models=(), careful=(), tasks=tuple(every[1:]))
+    weights = Weights(features=5, core="c", records=(), models=(), careful=(), tasks=tuple(every[1:]))
     assert {trace.task for trace in unseen(weights, replay, [SAMPLE])} == set(every[:1])
     with pytest.raises(UsageError, match="trained on all tasks of these records"):
         unseen(weights.model_copy(update={"tasks": tuple(every)}), replay, [SAMPLE])

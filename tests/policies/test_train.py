@@ -22,7 +22,7 @@ def features(samples: int, counts: tuple[int, ...], cost: float) -> Features:
         "votes": tuple(map(float, counts)), "confidence": laplace(counts[0], samples),
         "answer_words": 1.0, "checks": 0, "best_passed": None, "failed_steps": 0, "cpu_spent_s": cost,
         "wall_spent_s": 0.0, "tokens_spent": 0, "kind": "answers", "counts": counts, "cost_by_tool": {"core": cost},
-        "next_steps": 4, "next_cost": 10.0,
+        "next_steps": 4, "next_cost_by_tool": {"core": 10.0},
     }  # fmt: skip
     return Features(**values)
 

@@ -204,7 +204,7 @@ class Heavy(ScriptedCore):
 
 def test_what_ends_a_search_is_among_the_settings(tmp_path: Path) -> None:
     """So that a results file is not gone on with by searches that end for other reasons."""
-    weights = Weights(core="scripted", features=4, records=(), models=(), careful=())
+    weights = Weights(core="scripted", features=5, records=(), models=(), careful=())
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies/scripted.json").write_text(weights.model_dump_json(), "utf-8")
     prices = Prices(per_tool={"python": Prices(cpu_second=10)})

@@ -31,7 +31,7 @@ RATES = Rates(core="c", prompt_token_s=0.01, token_s={1: 0.2})
 CONTENT = Model(
     kind="answers", inputs=(), bias=dict.fromkeys(HEADS, -9.0), weights={head: {} for head in HEADS},
 )  # fmt: skip
-WEIGHTS = Weights(core="c", features=4, records=(), models=(CONTENT,), careful=(CONTENT,), certificates=())
+WEIGHTS = Weights(core="c", features=5, records=(), models=(CONTENT,), careful=(CONTENT,), certificates=())
 """Stops at the first answer: nothing is gained after it, whatever it costs."""
 
 WORDS = Prices(token_out=1.0)
@@ -65,7 +65,7 @@ def test_a_tree_is_seen_again_as_it_was_at_each_decision(searched: Searched) -> 
     assert len(lived) == len(trace.prefixes)
     for then, now in zip(lived, trace.prefixes, strict=True):
         seen = now.features.model_dump(mode="json")
-        spent = ("cpu_spent_s", "wall_spent_s", "tokens_spent", "cost_by_tool", "next_cost")
+        spent = ("cpu_spent_s", "wall_spent_s", "tokens_spent", "cost_by_tool", "next_cost_by_tool")
         assert {k: v for k, v in seen.items() if k not in spent} == {k: v for k, v in then.items() if k not in spent}
     assert trace.full.right == 1.0
 
