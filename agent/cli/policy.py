@@ -107,14 +107,14 @@ def evaluate(
         )
     for told in [*(one.told for one in found.guarantees), *(one.told for one in found.shipped)]:
         console.print(told)
-    if picture is not None:
-        _draw(found, picture)
-        note(f"picture in {picture}")
     if as_json:
         rows = [one.model_dump(mode="json") for one in (found.full, *found.rows)]
         print_json({"summary": found.summary(), "frontier": rows, **found.model_dump(
             mode="json", include={"core", "records", "strategy", "tasks", "against", "guarantees", "shipped"}
         )})  # fmt: skip
+    if picture is not None:  # last: what was found is not lost where it cannot be drawn
+        _draw(found, picture)
+        note(f"picture in {picture}")
     return 0
 
 

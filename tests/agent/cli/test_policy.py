@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ def test_eval_ends_with_the_summary_and_the_frontier(
     costs = [row["cost"]["value"] for row in by_name["learned"]]
     assert costs == sorted(costs), "what is worth more is searched for longer"
     assert picture.read_text().startswith("<?xml")
+
+
+def test_what_was_found_is_told_where_it_cannot_be_drawn(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["policy", "eval", "--records", str(SAMPLE), "--weights", files["weights"], "--rates", files["rates"],
+             "--json", "--picture"]  # fmt: skip
+    assert run([*words, str(tmp_path / "stop.json/folder.svg")]) == 5
+    told = capsys.readouterr()
+    assert last_object(told.out)["tasks"] == 8
+    assert "stop.json" in told.err.splitlines()[-1]
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run([*words, str(tmp_path / "frontier.svg")]) == 5
+    told = capsys.readouterr()
+    assert last_object(told.out)["tasks"] == 8
+    assert "pictures need matplotlib" in told.err
+    assert "pip install 'ponder[bench]'" in told.err
 
 
 def test_train_prints_one_object_and_leaves_out_searches_that_were_ended_early(
