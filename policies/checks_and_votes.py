@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ponder.answers import TEXT_WORDS
 from ponder.records import Decision, Features
 from ponder.stats import chance_of_lead
 
@@ -25,7 +24,7 @@ class ChecksAndVotes:
 
     With visible checks: stop when a candidate passes all of them, and, of programs, enough others that pass them do the
     same. Besides: stop as `not_worth_it` when the samples that are left could not change the leader, or when the
-    answers are long texts that never agree, and one of them does all that the task's words ask; as `hopeless` when half
+    answers are texts, which never agree, and one of them does all that the task's words ask; as `hopeless` when half
     of the samples brought no answer at all.
     """
 
@@ -75,9 +74,8 @@ class ChecksAndVotes:
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
         if features.best_followed < 1:
             return Decision(stop=False, confidence=lead, why=f"{votes}: no answer does all that the task's words ask")
-        texts = features.answer_words > TEXT_WORDS and most <= 1
-        if texts and features.answered >= _MIN_SAMPLES:
-            why = f"{features.answered} long answers, all different: further ones will not agree either"
+        if features.kind == "texts" and features.answered >= _MIN_SAMPLES:
+            why = f"{features.answered} texts: further ones will not agree either"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
         why = f"{votes}: the leader is the likeliest answer with chance {lead:.3f}, below {self.threshold:g}"
         return Decision(stop=False, confidence=lead, why=why)

@@ -130,8 +130,9 @@ class Model(Record):
             head: logistic(self.bias[head] + sum(weight * scaled[name] for name, weight in self.weights[head].items()))
             for head in HEADS
         }
-        now = said["now"]
-        return Chances(now=now, soon=(1 - now) * said["found_next"], late=(1 - now) * said["found_end"])
+        now, late = said["now"], said["found_end"]
+        # The models do not know of each other: one more round finds no more than all that are left.
+        return Chances(now=now, soon=(1 - now) * min(said["found_next"], late), late=(1 - now) * late)
 
     def cost_of_rest(self, features: Features) -> float:
         """Return what the search is expected to cost until its strategy has nothing left, in the ledger's prices."""

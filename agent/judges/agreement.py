@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from statistics import median
 from typing import Literal, NamedTuple
 
 from ponder.answers import is_text
@@ -21,14 +22,28 @@ programs 45% to 65%, of answers that were worked out in words 19%, of those that
 _BROKEN = ("!load", "~time", "~gone")
 _PASSED = "=1"
 """What a comparison that holds comes to: `True` as a number."""
+_FEW_WORDS = 3
+"""An answer of so many may agree with others, in whatever form it is asked for."""
 
 
 def kind_of(found: Sequence[Candidate]) -> Kind:
     """Return what decides among these candidates."""
     if any(candidate.tested or candidate.outcomes for candidate in found):
         return "programs"
-    distinct = len({candidate.key for candidate in found}) == len(found)
-    return "texts" if distinct and all(is_text(candidate.answer) for candidate in found) else "answers"
+    return "texts" if _never_agree(found) else "answers"
+
+
+def _never_agree(found: Sequence[Candidate]) -> bool:
+    """Return whether answers are texts: all long and different; or, where a text is asked for, most of them different.
+
+    "Which river, in capital letters?" is answered in a word or two, and these do agree.
+    """
+    counts = Counter(candidate.key for candidate in found)
+    if len(counts) == len(found) and all(is_text(candidate.answer) for candidate in found):
+        return True
+    asked = any(candidate.text_asked for candidate in found)
+    alone = sum(count == 1 for count in counts.values())
+    return asked and 2 * alone > len(found) and median(len(one.answer.split()) for one in found) > _FEW_WORDS
 
 
 def most_faithful(found: Sequence[Candidate]) -> list[Candidate]:

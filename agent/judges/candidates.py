@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from ponder.answers import normalise
-from ponder.instructions.reading import instructions_of, unfollowed
+from ponder.instructions.reading import asks_for_text, instructions_of, unfollowed
 from ponder.judges.checks import passes
 from ponder.judges.inputs import changed_calls
 from ponder.program_tests import OwnTest, calls_in, read_tests
@@ -37,6 +37,8 @@ class Candidate(Record):
     asked: int = 0
     followed: int = 0
     """What the task's words ask of an answer (`ponder.instructions`), and how much of that it does."""
+    text_asked: bool = False
+    """Whether these words ask for what only a text has."""
     mean_logprob: float = 0.0
     outcomes: Mapping[str, str] = {}
     """What calls of it came to, for a program."""
@@ -111,6 +113,7 @@ def _candidate(tree: TreeView, node: Node, answer: str) -> Candidate:
         tested=tested,
         asked=len(asked),
         followed=len(asked) - len(unfollowed(tree.task, answer)),
+        text_asked=asks_for_text(tree.task),
         mean_logprob=node.mean_logprob or 0.0,
         outcomes=seen.outcomes if seen is not None else {},
         rubric=node.rubric,

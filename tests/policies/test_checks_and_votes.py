@@ -30,10 +30,10 @@ def features(**given: Any) -> Features:
         ({"votes": (2.0,), "samples": 2, "answered": 2}, None),
         ({"votes": (2.0, 2.0)}, None),
         ({"votes": (5.0, 2.0), "counts": (4, 1), "samples": 7, "answered": 5}, "not_worth_it"),
-        ({"votes": (1.0, 1.0, 1.0), "counts": (1, 1, 1), "answer_words": 80.0}, "not_worth_it"),
-        ({"votes": (1.0, 1.0), "counts": (1, 1), "answer_words": 80.0, "samples": 2, "answered": 2}, None),
-        ({"votes": (1.0, 1.0, 1.0), "counts": (1, 1, 1), "answer_words": 80.0, "best_followed": 0.5}, None),
-        ({"votes": (1.0,), "counts": (1, 1, 1), "answer_words": 80.0}, "not_worth_it"),  # two do less
+        ({"votes": (1.0, 1.0, 1.0), "counts": (1, 1, 1), "kind": "texts"}, "not_worth_it"),
+        ({"votes": (1.0, 1.0), "counts": (1, 1), "kind": "texts", "samples": 2, "answered": 2}, None),
+        ({"votes": (1.0, 1.0, 1.0), "counts": (1, 1, 1), "kind": "texts", "best_followed": 0.5}, None),
+        ({"votes": (1.0,), "counts": (1, 1, 1), "kind": "texts"}, "not_worth_it"),  # two do less
         ({"votes": (), "answered": 0, "samples": 4}, "hopeless"),
         ({"votes": (), "answered": 0, "samples": 3}, None),
         ({"checks": 3, "best_passed": 1.0}, "confident"),

@@ -145,6 +145,7 @@ def candidate_of(row: Row) -> Candidate | None:
         tested=bool(row["checks"]),  # a suite's visible checks are tests of programs
         asked=row.get("asked") or 0,
         followed=row.get("followed") or 0,
+        text_asked=row.get("text_asked") or False,
         mean_logprob=row["mean_logprob"] or 0.0,
         outcomes=json.loads(row["outcomes"]) if row["outcomes"] else {},
         rubric=row["rubric"],
@@ -164,7 +165,7 @@ def without_visible(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evi
 
 def without_instructions(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:
     """Take away whether answers do what the task's words ask."""
-    return [one.model_copy(update={"asked": 0, "followed": 0}) for one in found], tuple(tests)
+    return [one.model_copy(update={"asked": 0, "followed": 0, "text_asked": False}) for one in found], tuple(tests)
 
 
 def without_behaviour(found: Sequence[Candidate], tests: Sequence[OwnTest]) -> Evidence:

@@ -119,6 +119,7 @@ def _evidence(node: Node, candidate: Candidate | None, rated_cpu_s: float | None
         "checks_passed": candidate.passed if candidate is not None else None,
         "asked": candidate.asked if candidate is not None else None,
         "followed": candidate.followed if candidate is not None else None,
+        "text_asked": candidate.text_asked if candidate is not None else None,
         "rubric": node.rubric,
         "rubric_cpu_s": rated_cpu_s,
     }

@@ -214,6 +214,24 @@ def test_of_texts_that_do_the_same_the_first_is_taken(grow) -> None:  # type: ig
     assert JUDGE.standing(grow().tree).best_followed == 0.0
 
 
+@pytest.mark.parametrize(
+    ("question", "answers", "kind"),
+    [
+        ("Write a slogan without the word book.", ["Read more, worry less.", "A quiet place to read."], "texts"),
+        ("Name a river, in capital letters.", ["RHINE", "PO"], "answers"),  # so short that they may agree
+        ("Write a slogan, not on books.", ["Read more, worry less."] * 2 + ["A quiet place to read."], "answers"),
+        ("Which month?", ["It is the month of May.", "April"], "answers"),  # no text is asked for
+        ("Which month?", [f"{LONG}1.", f"{LONG}2."], "texts"),
+        ("Which month?", [f"{LONG}1.", f"{LONG}1."], "answers"),
+    ],
+)  # fmt: skip
+def test_texts_are_told_from_answers_that_can_agree(question: str, answers: list[str], kind: str, grow) -> None:  # type: ignore[no-untyped-def]
+    maker = grow(Task(prompt=question))
+    for answer in answers:
+        maker.add(Answer(text=answer))
+    assert JUDGE.standing(maker.tree).kind == kind
+
+
 def test_short_answers_vote_among_those_that_do_what_is_asked(grow) -> None:  # type: ignore[no-untyped-def]
     maker = grow(Task(prompt="Name a river, in capital letters."))
     for answer in ("Rhine", "Rhine", "Rhine", "PO", "PO", "ELBE"):
