@@ -196,7 +196,8 @@ def _calibration(core: str) -> Any:
 
 def _trained(folders: list[Path], core: str, rates: Path | None) -> Weights:
     try:
-        from ponder.policies.replay import ORDERS, RATES, Replay, rates_of
+        from ponder.policies.replay import ORDERS, Replay
+        from ponder.policies.replay_rates import RATES, rates_of
         from ponder.policies.train import train as fit
 
         replay = Replay(rates_of(core, rates or RATES), _calibration(core), orders=ORDERS)
@@ -210,8 +211,9 @@ def _evaluated(
     weights: Weights, folders: list[Path], *, value: float, step: int, prices: dict[str, float], rates: Path | None
 ) -> Evaluation:
     try:
-        from ponder.policies.replay import ORDERS, RATES, Replay, rates_of
+        from ponder.policies.replay import ORDERS, Replay
         from ponder.policies.replay_frontier import evaluate as look
+        from ponder.policies.replay_rates import RATES, rates_of
 
         own = rates_of(weights.core, rates or RATES)
         replay = Replay(own, _calibration(weights.core), prices=prices, step=step, orders=ORDERS)

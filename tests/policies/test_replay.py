@@ -12,7 +12,8 @@ from ponder.bench.records.recording import read_table
 from ponder.errors import UsageError
 from ponder.judges.choosing import choose
 from ponder.policies.full_depth import FullDepth
-from ponder.policies.replay import Rates, Replay, Trace, as_recorded, replayed
+from ponder.policies.replay import Replay, Trace, as_recorded, replayed
+from ponder.policies.replay_rates import Rates
 from ponder.policies.rules import AdaptiveConsistency, FixedN
 
 pytest.importorskip("pyarrow")

@@ -11,7 +11,7 @@ import pytest
 
 from ponder.errors import UsageError
 from ponder.policies.learned import Weights
-from ponder.policies.replay import Rates, Replay, Trace
+from ponder.policies.replay import Replay, Trace
 from ponder.policies.replay_frontier import (
     Outcome,
     cost_at,
@@ -23,6 +23,7 @@ from ponder.policies.replay_frontier import (
     saved_at_equal_accuracy,
     unseen,
 )
+from ponder.policies.replay_rates import Rates
 from ponder.policies.rules import FixedN
 from ponder.policies.train import train
 
