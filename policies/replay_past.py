@@ -115,10 +115,7 @@ class Past:
         visible = int(about["visible"])
         success = SuccessCriterion(kind="tests", visible=("",) * visible) if visible else None
         self._task = Task(prompt=str(about["task"]), success=success)
-        self._nodes = {
-            node: _node(row).model_copy(update={"costs": {_tool_of(row): self._tool_s[node]}})
-            for node, row in self._rows.items()
-        }
+        self._nodes = {node: _node(row, self._tool_s[node]) for node, row in self._rows.items()}
         batches: dict[int, list[int]] = defaultdict(list)
         for node, row in self._rows.items():
             batches[row["decisions_before"]].append(node)
@@ -273,7 +270,8 @@ def _asked(node: Node) -> Node:
     return Node(id=node.id, parent=node.parent, branch=node.branch, depth=node.depth, kind=node.kind)
 
 
-def _node(row: Row) -> Node:
+def _node(row: Row, tool_s: float) -> Node:
+    """Return the step of a row; its tool took so many CPU seconds."""
     answer, act = row["answer"], row["act"]
     seen = None
     if row["ok"] is not None:
@@ -295,5 +293,5 @@ def _node(row: Row) -> Node:
         id=row["node"], parent=row["parent"], branch=row["branch"], depth=row["depth"], kind=row["kind"],
         status=row["status"], text=row["text"] or "", action=action, observation=seen, rubric=row["rubric"],
         verdict=Verdict(score=row["verdict"]) if row["verdict"] is not None else None,
-        mean_logprob=row["mean_logprob"], tokens_out=row["tokens_out"],
+        mean_logprob=row["mean_logprob"], tokens_out=row["tokens_out"], costs={_tool_of(row): tool_s},
     )  # fmt: skip
