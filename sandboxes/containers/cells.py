@@ -210,14 +210,17 @@ class Container:
             return 0.0
 
     def hang_up(self) -> None:
-        """Close the stream, keep the last figures; process 1 hears of it and ends."""
+        """Close the stream, keep the last figures; process 1 hears of it and ends.
+
+        What the program never took is dropped: an orderly close would wait for the engine to take it.
+        """
         self._final = self.read()
         if self._asking is not None:
             self._asking.cancel()
         if self.meter is not None:
             self.meter.close()
         if hasattr(self, "writer"):
-            self.writer.close()
+            self.writer.transport.abort()
 
 
 def _parent(pid: int) -> psutil.Process | None:

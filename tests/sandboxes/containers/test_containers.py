@@ -7,13 +7,14 @@ import json
 import os
 import platform
 import random
+import socket
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,13 +22,14 @@ from ponder.errors import NoSandbox, UnknownName
 from ponder.records import Limits, Usage
 from ponder.sandboxes import nearest, open_sandbox
 from ponder.sandboxes.containers import engines
-from ponder.sandboxes.containers.cells import Demux
+from ponder.sandboxes.containers.cells import Container, Demux
 from ponder.sandboxes.containers.engines import HOST_LABEL, LABEL, Engine, check_engine, own_labels, why_no_engine
 from ponder.sandboxes.containers.images import REPOSITORY, ensure_image
 from ponder.sandboxes.containers.profiles import all_but, docker_profile
 from ponder.sandboxes.containers.sandbox import DockerSandbox
 from ponder.sandboxes.filters import DENIED, PROCESS_OPTIONS, TERMINAL_REQUESTS
 from ponder.sandboxes.groups.places import Places
+from ponder.sandboxes.wire import frame
 
 MIB = 2**20
 RUNAWAYS = "import os\nos.fork()\nwhile True: pass"
@@ -121,6 +123,19 @@ async def test_streams_are_taken_apart_wherever_they_are_cut(size: int) -> None:
     reader.feed_eof()
     assert await reader.read() == b"abcde"
     assert demux.complaint == b"oh no"
+
+
+async def test_what_a_program_never_took_does_not_keep_a_stream_open() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ready = frame(b"R", b"")
+        theirs.sendall(bytes([1, 0, 0, 0]) + len(ready).to_bytes(4, "big") + ready)
+        container = Container(cast("Engine", None), "one", Limits())
+        await container.connect(ours)
+        container.writer.write(bytes(8 * MIB))
+        container.hang_up()
+        await asyncio.sleep(0)  # the transport ends in the next turn of the loop
+        assert ours.fileno() == -1
 
 
 # --- refusals --------------------------------------------------------------------------------------------------
