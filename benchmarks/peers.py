@@ -2,7 +2,8 @@
 
     pip install '.[bench,search,peers]'
     python benchmarks/peers.py run   --data FOLDER --work WORK [--who NAME...] [--minutes M]
-    python benchmarks/peers.py table --data FOLDER --work WORK [--write docs/peers.md]
+    python benchmarks/peers.py pack  --data FOLDER --work WORK
+    python benchmarks/peers.py table [--write docs/peers.md]
 
 Tasks: MBPP validation and GSM8K rows that nothing was trained on, in turns. smolagents' CodeAgent, LangChain's
 `create_agent` on LangGraph, and its_hub (best-of-N and self-consistency of eight) ask the model through an
@@ -16,6 +17,7 @@ tasks cost as much on average as the peer's (all they had, where that is less). 
 machine whose CPU seconds are worth more at one time than at another is the same to all.
 
 `run` goes on where it ended; a task for which a peer has not found an answer within 240 CPU seconds is left without.
+`pack` puts what is done into benchmarks/records/peers, which `table` reads; what is there is not run again.
 The last line is one JSON object.
 """
 
@@ -41,11 +43,12 @@ from judge_tables import points, share, table
 from openai_server import MAX_TOKENS, OpenAIServer, serve
 from pages import exit_status, put
 from peer_agents import PEERS, SAMPLES, Said, Where, packages, serve_questions
+from peer_records import FOLDER, SEARCHES, Part, add, parts_of
 
 from ponder.bench.problems import Problem, Suite
 from ponder.bench.records.matched import bound_for, costing, mean_within, picked_within
 from ponder.bench.records.offline import Search
-from ponder.bench.records.recording import recorded
+from ponder.bench.records.recording import Recorded, recorded, write_tables
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import answered
@@ -209,6 +212,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ends = time.monotonic() + 60 * options.minutes
     with ExitStack() as stack:
         rooms, suites = stack.enter_context(GradingRooms()), opened(options, stack)
+        packed = {key: {row.task for row in part.rows} for key, part in parts_of(options.records).items()}
         files: dict[str, list[ResultsFile]] = {}
         rows: dict[str, Iterator[ResultRow]] = {}
         for who, solver in solvers_of(options, stack).items():
@@ -222,7 +226,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             todo = [
                 (one, own[suite.name])
                 for suite, one in record.turns(suites, options.tasks)
-                if one.id not in own[suite.name].done
+                if one.id not in own[suite.name].done and one.id not in packed.get((who, suite.name), ())
             ]
             files[who], rows[who] = list(own.values()), answered(_until(ends, todo), [solver], rooms)
         stopped = "all done"
@@ -231,7 +235,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 show(who, row)
         except KeyboardInterrupt:
             stopped = "interrupted"
-        done = {who: sum(len(file.rows) for file in own) for who, own in files.items()}
+        done = {
+            who: sum(
+                len(file.rows.keys() | packed.get((who, suite.name), set()))
+                for suite, file in zip(suites, own, strict=True)
+            )
+            for who, own in files.items()
+        }
     if stopped == "all done" and time.monotonic() > ends:
         stopped = "time"
     return {"done": done, "of": sum(min(options.tasks, suite.size) for suite in suites), "stopped": stopped}
@@ -263,27 +273,59 @@ def show(who: str, row: ResultRow) -> None:
           file=sys.stderr, flush=True)  # fmt: skip
 
 
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+def pack(options: argparse.Namespace) -> dict[str, Any]:
+    """Put what the work folder holds into the records. Raises UsageError: it holds nothing."""
+    own = file_of(options, OWN, SUITES[0])
+    if not own.exists():
+        raise UsageError(f"nothing was run in {options.work}", fix="python benchmarks/peers.py run ...")
+    parts, manifests, searches = [], {}, []
+    with ExitStack() as stack:
+        rooms, suites = stack.enter_context(GradingRooms()), opened(options, stack)
+        for who in WHO:
+            for suite in suites:
+                path = file_of(options, who, suite.name)
+                if not path.exists():
+                    continue
+                results = read_results(path)
+                settings = {key: value for key, value in results.manifest.items() if key != "run"}
+                rows = tuple(results.rows.values())
+                parts.append(Part(who=who, suite=suite.name, settings=settings, rows=rows))
+                if who == OWN:
+                    manifests[suite.name] = results.manifest
+                    searches += searched(options, suite, results.rows, rooms)
+    write_tables(options.records / SEARCHES, searches, manifests)
+    return {"done": add(options.records, parts)}
+
+
+def searched(
+    options: argparse.Namespace, suite: Suite, rows: Mapping[str, ResultRow], rooms: GradingRooms
+) -> list[Recorded]:
+    """Return ponder's searches of a suite, from its store."""
+    with closing(open_store(options.work / OWN / "runs.sqlite")) as store:
+        done = [(problem, rows.get(problem.id)) for problem in suite.problems(suite.size)]
+        return [
+            recorded(suite.name, problem, store.events(row.run_id), rooms)
+            for problem, row in done
+            if row is not None and row.run_id is not None and row.stop_reason != "error"
+        ]
+
+
 # --- the table ---------------------------------------------------------------------------------------------
 
 
-def own_searches(options: argparse.Namespace) -> dict[str, Search]:
-    """Return ponder's searches by task, from its store.
+def own_searches(options: argparse.Namespace, rows: Mapping[str, ResultRow]) -> dict[str, Search]:
+    """Return ponder's packed searches by task.
 
     When each answer was there is worked out from tokens; all of it together costs what its whole bill says.
+
+    Args:
+        rows: what it did, by task.
     """
-    found, replay = {}, Replay(rates_of(options.core))
-    with ExitStack() as stack:
-        rooms = stack.enter_context(GradingRooms())
-        store = stack.enter_context(closing(open_store(options.work / OWN / "runs.sqlite")))
-        for suite in opened(options, stack):
-            rows = read_results(file_of(options, OWN, suite.name)).rows
-            for problem in suite.problems(min(options.tasks, suite.size)):
-                row = rows.get(problem.id)
-                if row is not None and row.run_id is not None:
-                    seen = recorded(suite.name, problem, store.events(row.run_id), rooms)
-                    search = replay.search(seen.tasks[0], seen.nodes, {"strategy": "auto", "samples": MOST})
-                    found[problem.id] = costing(search, row.cpu_s)
-    return found
+    searches = Replay(rates_of(options.core)).searches(options.records / SEARCHES)
+    return {search.task: costing(search, rows[search.task].cpu_s) for search in searches}
 
 
 def cost_of(row: ResultRow) -> float:
@@ -314,13 +356,14 @@ def compared(rows: Sequence[ResultRow], own: Mapping[str, Search]) -> dict[str, 
 
 def tabled(options: argparse.Namespace) -> dict[str, Any]:
     """Compare, and print or write the table. Raises UsageError: nothing was run yet."""
-    own = own_searches(options)
+    parts = parts_of(options.records)
+    did = {row.task: row for suite in SUITES if (OWN, suite) in parts for row in parts[OWN, suite].rows}
+    own = own_searches(options, did) if did else {}
     rows, found = [], {}
     for who in options.who:
-        of = {suite: file_of(options, who, suite) for suite in SUITES}
-        if who == OWN or not all(path.exists() for path in of.values()):
+        if who == OWN or not all((who, suite) in parts for suite in SUITES):
             continue
-        read = {suite: list(read_results(path).rows.values()) for suite, path in of.items()}
+        read = {suite: list(parts[who, suite].rows) for suite in SUITES}
         for name, results in [*read.items(), ("both", [row for each in read.values() for row in each])]:
             one = compared(results, own)
             found[f"{who}, {name}"] = {
@@ -333,7 +376,7 @@ def tabled(options: argparse.Namespace) -> dict[str, Any]:
                 points(one["ahead"]),
             ])  # fmt: skip
     if not rows:
-        raise UsageError("there is nothing to compare yet", fix="python benchmarks/peers.py run ...")
+        raise UsageError("there is nothing to compare yet", fix="python benchmarks/peers.py run ..., then pack")
     head = [
         "peer", "suite", "tasks", "right", "no answer", "its CPU s a task", "ponder at that CPU",
         "ponder's CPU s a task", "ponder ahead by",
@@ -349,17 +392,20 @@ def main() -> None:
     """Do what the command line says."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open is closed
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("--data", type=Path, required=True, help="folder with the task files")
-    parser.add_argument("--work", type=Path, required=True, help="where results grow")
+    parser.add_argument("what", choices=("run", "pack", "table"))
+    parser.add_argument("--data", type=Path, help="folder with the task files (run, pack)")
+    parser.add_argument("--work", type=Path, help="where results grow (run, pack)")
+    parser.add_argument("--records", type=Path, default=FOLDER, help="where they are packed")
     parser.add_argument("--who", nargs="+", choices=WHO, default=WHO, metavar="NAME", help=", ".join(WHO))
     parser.add_argument("--tasks", type=int, default=TASKS, help="of each suite")
     parser.add_argument("--core", default=DEFAULT_CORE)
     parser.add_argument("--minutes", type=float, default=150, help="no further task is begun after that")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     options = parser.parse_args()
+    if options.what != "table" and not (options.data and options.work):
+        parser.error(f"{options.what} needs --data and --work")
     try:
-        print(json.dumps({"run": run, "table": tabled}[options.what](options)))
+        print(json.dumps({"run": run, "pack": pack, "table": tabled}[options.what](options)))
     except PackageNotFoundError as error:
         missing = f"{error.args[0]} is not installed"
         raise MachineError(missing, fix="pip install '.[bench,search,peers]'") from error

@@ -10,6 +10,7 @@ import pytest
 
 from ponder.bench.records.offline import Cost, Search
 from ponder.bench.results import ResultRow
+from ponder.errors import UsageError
 from ponder.judges.candidates import Candidate
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -59,6 +60,26 @@ def test_a_framework_pays_for_its_own_process_and_not_for_ours(script: Any) -> N
     bill = {"core": 5.0, "framework": 2.0, "overhead": 1.0}
     assert cost(row("s/1", right=True, cpu_s=8.0).model_copy(update={"cpu_by_tool": bill})) == 7.0
     assert cost(row("s/1", right=True, cpu_s=8.0).model_copy(update={"cpu_by_tool": {"overhead": 1.0}})) == 8.0
+
+
+def test_what_is_packed_grows_and_is_of_one_setting(script: Any, tmp_path: Path) -> None:
+    records = script("peer_records")
+    assert records.parts_of(tmp_path / "none") == {}
+
+    def part(*rows: ResultRow, samples: int = 8) -> Any:
+        return records.Part(who="p", suite="s", settings={"samples": samples}, rows=rows)
+
+    broke = row("s/3", right=False, cpu_s=1.0).model_copy(update={"stop_reason": "error"})
+    assert records.add(tmp_path, [part(row("s/1", right=False, cpu_s=3.0), broke)]) == {"p": 1}
+    again = [row("s/1", right=True, cpu_s=5.0), row("s/2", right=True, cpu_s=4.0)]
+    assert records.add(tmp_path, [part(*again)]) == {"p": 2}
+    found = records.parts_of(tmp_path)["p", "s"]
+    assert [(one.task, one.right, one.answer) for one in found.rows] == [("s/1", True, None), ("s/2", True, None)]
+    with pytest.raises(UsageError, match="other settings"):
+        records.add(tmp_path, [part(samples=4)])
+    (tmp_path / "results.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match="cannot be read"):
+        records.parts_of(tmp_path)
 
 
 @pytest.mark.parametrize(
