@@ -31,8 +31,8 @@ from ponder.records import Record
 from ponder.stats import Interval
 
 VALUES = (
-    50.0, 100.0, 200.0, 400.0, 550.0, 700.0, 850.0, 1000.0, 1250.0, 1500.0, 2000.0, 2500.0, 3000.0, 4000.0, 6000.0,
-    8000.0, 16e3, 32e3, 64e3, 25e4, 1e6,
+    50.0, 100.0, 200.0, 400.0, 550.0, 700.0, 850.0, 1000.0, 1250.0, 1500.0, 1750.0, 2000.0, 2500.0, 3000.0, 4000.0,
+    6000.0, 8000.0, 16e3, 32e3, 64e3, 25e4, 1e6,
 )  # fmt: skip
 """What a right answer is worth, for the learned policy's frontier."""
 STEPS = (1, 4, 5, 8)

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from ponder.bench.records.offline import (
     INDEPENDENT,
@@ -87,6 +88,38 @@ class Prefix:
     """CPU seconds that it took here to see where it stands and to make its features."""
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What a search did between one decision and the next.
+
+    Attributes:
+        asked: the steps that are there at its end.
+        settled: those of them that are done.
+        texts: what was written meanwhile, side by side: of each text its steps, one after the other, and how many
+            tokens each of them wrote.
+        read: tokens that new steps read and that were not cached.
+    """
+
+    asked: list[int]
+    settled: set[int]
+    texts: list[dict[int, int]]
+    read: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each text."""
+        return [sum(text.values()) for text in self.texts]
+
+    def core_s(self, rates: Rates) -> float:
+        """Return the CPU seconds of reading and writing."""
+        return rates.prompt_token_s * self.read + rates.side_by_side(self.lengths)
+
+    def until(self) -> Iterator[tuple[int, int]]:
+        """Yield each step, and how much its text had of tokens when it was written."""
+        for text in self.texts:
+            yield from zip(text, accumulate(text.values()), strict=True)
+
+
 class Past:
     """One recorded search, and how it stood earlier.
 
@@ -111,7 +144,7 @@ class Past:
             node: round(int(row["tokens_out"]) * core_share_as_shipped(row)) for node, row in self._rows.items()
         }
         self._tool_s = {node: tool_s_as_shipped(row, whole.tests) for node, row in self._rows.items()}
-        self._options, self._samples = options, samples
+        self._options, self._most = options, samples
         visible = int(about["visible"])
         success = SuccessCriterion(kind="tests", visible=("",) * visible) if visible else None
         self._task = Task(prompt=str(about["task"]), success=success)
@@ -120,9 +153,8 @@ class Past:
         for node, row in self._rows.items():
             batches[row["decisions_before"]].append(node)
         self._batch = {node: batch for batch in batches.values() for node in batch}
-        """The steps that are computed together with each: those of its round."""
+        """The steps that were asked for together with each: those of its round."""
         self._number(sorted(self._rows))
-        self._most = min(options.step, samples) if independent else samples
 
     def search(self, taken: int) -> Search:
         """Return it whole, with the CPU seconds by which each step was done: those of a round go on side by side.
@@ -130,19 +162,36 @@ class Past:
         Args:
             taken: decisions.
         """
-        spent, done, before = dict[int, float](), dict[int, int](), 0.0
-        for place in range(taken):
-            asked, settled = self._at(place)
-            wrote = {node: self._wrote(node, settled) - done.get(node, 0) for node in asked if node not in spent}
-            before += sum(self._core_s(node, self._read[node], 0) for node in wrote if node not in done)
-            for node in (ended := settled - spent.keys()):
-                tokens = sum(self._core_s(one, 0, min(wrote[one], wrote[node])) for one in wrote)
-                tools = sum(self._tool_s[one] for one in ended if wrote[one] <= wrote[node])
-                spent[node] = before + tokens + tools
-            before += sum(self._core_s(one, 0, wrote[one]) for one in wrote) + sum(self._tool_s[one] for one in ended)
-            done |= {node: done.get(node, 0) + more for node, more in wrote.items()}
+        spent, before, rates = dict[int, float](), 0.0, self._options.rates
+        for turn in self._turns_of_samples(self._samples()) if self.independent else self._turns(taken):
+            before += rates.prompt_token_s * turn.read
+            ended = {node: end for node, end in turn.until() if node in turn.settled}
+            for node, end in ended.items():
+                tools = sum(self._tool_s[one] for one, its_end in ended.items() if its_end <= end)
+                spent[node] = before + rates.side_by_side(turn.lengths, end) + tools
+            before += rates.side_by_side(turn.lengths) + sum(self._tool_s[one] for one in ended)
         spent |= dict.fromkeys(self._rows.keys() - spent.keys(), before)
         return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=before))
+
+    def _turns(self, taken: int) -> Iterator[_Turn]:
+        """Yield what a tree did up to each decision, after the one before it."""
+        done, over = dict[int, int](), set[int]()
+        for place in range(taken):
+            asked, settled = self._at(place)
+            wrote = {node: self._wrote(node, settled) - done.get(node, 0) for node in asked if node not in over}
+            read = sum(self._read[node] for node in wrote if node not in done)
+            yield _Turn(asked, settled, [{node: more} for node, more in wrote.items()], read)
+            done |= {node: done.get(node, 0) + more for node, more in wrote.items()}
+            over |= settled
+
+    def _turns_of_samples(self, samples: Sequence[Sequence[int]]) -> Iterator[_Turn]:
+        """Yield what was done for a few samples at a time; the first of them is nobody's, written beside these."""
+        step, there = self._options.step, list[int]()
+        for start in range(1, len(samples), step):
+            new = samples[(start if there else 0) : start + step]
+            there = [*there, *(node for sample in new for node in sample)]
+            texts = [{node: self._out[node] for node in sample} for sample in new if sample]
+            yield _Turn(there, set(there), texts, read=sum(self._read[node] for text in texts for node in text))
 
     def _number(self, order: Sequence[int]) -> None:
         """Number the candidates in the order that their steps were asked for: of two as good, the first is taken."""
@@ -158,85 +207,86 @@ class Past:
 
     def by_decisions(self, taken: int) -> Iterator[Prefix]:
         """Yield a tree as it stood at each decision."""
-        for place in range(taken):
-            asked, settled = self._at(place)
+        core_s, rates = 0.0, self._options.rates
+        for place, turn in enumerate(self._turns(taken)):
+            core_s += turn.core_s(rates)
             wished = [
                 Expansion(parent=row["parent"], kind=row["kind"])
                 for row in self._rows.values()
                 if row["decisions_before"] == place + 1
             ]
-            yield self._prefix(asked, settled, wished, rounds=place)
+            yield self._prefix(turn.asked, turn.settled, wished, core_s=core_s, rounds=place)
 
     def by_samples(self) -> Iterator[tuple[Prefix, ...]]:
         """Yield independent samples as if they had been taken a few at a time: in each order, the prefixes."""
-        heads = list(heads_of(self._rows))
-        of_sample: dict[int | None, list[int]] = defaultdict(list)
-        for node in sorted(self._rows):
-            of_sample[head_of(node, self._rows, heads)].append(node)
+        nobodys, *samples = self._samples()
         draw = random.Random(self._task.prompt)
-        for order in (heads, *(draw.sample(heads, len(heads)) for _ in range(self._options.orders - 1))):
+        for order in (samples, *(draw.sample(samples, len(samples)) for _ in range(self._options.orders - 1))):
             # Whichever comes first reads the prompt that all share.
-            self._read |= {head: _read(self._rows[first]) for head, first in zip(order, heads, strict=True)}
-            yield tuple(self._in_order([of_sample[None], *(of_sample[head] for head in order)]))
+            self._read |= {own[0]: _read(self._rows[first[0]]) for own, first in zip(order, samples, strict=True)}
+            yield tuple(self._in_order([nobodys, *order]))
+
+    def _samples(self) -> list[list[int]]:
+        """Return the steps of each independent sample, after those that are nobody's."""
+        heads = list(heads_of(self._rows))
+        found: dict[int | None, list[int]] = {None: [], **{head: [] for head in heads}}
+        for node in sorted(self._rows):
+            found[head_of(node, self._rows, heads)].append(node)
+        return list(found.values())
 
     def first_sample(self) -> Prefix:
         """Return the search as its first sample alone would have left it, at its first answer."""
         heads = list(heads_of(self._rows))
         own = [node for node in sorted(self._rows) if head_of(node, self._rows, heads) in (None, *heads[:1])]
         answered = next((at for at, node in enumerate(own, 1) if node in self._candidates), len(own))
-        return self._prefix(own[:answered], set(own[:answered]), [], rounds=0)
+        there = own[:answered]
+        read = sum(self._read[node] for node in there)
+        alone = _Turn(there, set(there), [{node: self._out[node] for node in there}], read)
+        return self._prefix(there, set(there), [], core_s=alone.core_s(self._options.rates), rounds=0)
 
     def _in_order(self, samples: Sequence[Sequence[int]]) -> Iterator[Prefix]:
         """Yield samples of such nodes a few at a time; the first of them are nobody's, and there from the start."""
-        step, number = self._options.step, len(samples) - 1
         self._number([node for sample in samples for node in sample])
-        for place, count in enumerate(range(step, number + step, step)):
-            asked = [node for sample in samples[: count + 1] for node in sample]
-            wished = [Expansion(parent=0)] * len(samples[count + 1 : count + 1 + step])
-            yield self._prefix(asked, set(asked), wished, rounds=place)
+        core_s, step, left = 0.0, self._options.step, len(samples) - 1
+        for place, turn in enumerate(self._turns_of_samples(samples)):
+            core_s, left = core_s + turn.core_s(self._options.rates), max(0, left - step)
+            wished = [Expansion(parent=0)] * min(step, left)
+            yield self._prefix(turn.asked, turn.settled, wished, core_s=core_s, rounds=place)
 
     def _prefix(
-        self, asked: Sequence[int], settled: Collection[int], wished: Sequence[Expansion], *, rounds: int
+        self, asked: Sequence[int], settled: Collection[int], wished: Sequence[Expansion], *, core_s: float, rounds: int
     ) -> Prefix:
         nodes = (self._nodes[node] if node in settled else _asked(self._nodes[node]) for node in asked)
         found = [self._candidates[node] for node in asked if node in settled and node in self._candidates]
-        cost, cpu_s, tokens = self._spent(asked, settled)
+        cost, cpu_s = self._spent(asked, settled, core_s)
+        tokens = sum(self._read[node] + self._wrote(node, settled) for node in asked)
         spent = Spending(cpu_s=cpu_s, wall_s=0.0, tokens=tokens, cost_by_tool=cost)
         tree = Tree.of(self._task, nodes, rounds=rounds)
         began = time.process_time()
         stands = standing(found, (), self._options.calibration)
-        features = extract(tree, standing=stands, max_samples=self._samples, wished=wished, spent=spent)
+        features = extract(tree, standing=stands, max_samples=self._most, wished=wished, spent=spent)
         seen_s = time.process_time() - began
         best = self._rows[self._order[stands.best.node]] if stands.best is not None else {}
         right, score = float(best.get("right") or 0.0), float(best.get("score") or 0.0)
         return Prefix(features, right, score, cpu_s, sum(cost.values()), seen_s)
 
-    def _spent(self, asked: Sequence[int], settled: Collection[int]) -> tuple[dict[str, float], float, int]:
-        """Return what the steps so far cost, by tool in prices, in CPU seconds, and in tokens.
-
-        A step on its way has written about as much as the longest settled one of its batch.
-        """
-        cpu: dict[str, float] = defaultdict(float)
-        tokens = 0
+    def _spent(
+        self, asked: Sequence[int], settled: Collection[int], core_s: float
+    ) -> tuple[dict[str, float], float]:
+        """Return what the steps so far cost, by tool in prices, and in CPU seconds."""
+        cpu: dict[str, float] = defaultdict(float, core=core_s)
         for node in asked:
-            read, wrote = self._read[node], self._wrote(node, settled)
             if node in settled:
                 cpu[_tool_of(self._rows[node])] += self._tool_s[node]
-            cpu["core"] += self._core_s(node, read, wrote)
-            tokens += read + wrote
         prices = self._options.prices or {}
-        return {tool: own * prices.get(tool, 1.0) for tool, own in cpu.items()}, sum(cpu.values()), tokens
+        return {tool: own * prices.get(tool, 1.0) for tool, own in cpu.items()}, sum(cpu.values())
 
     def _wrote(self, node: int, settled: Collection[int]) -> int:
-        """Return the tokens that a step has written by then."""
+        """Return the tokens that a step has written by then: on its way, as many as the longest that came with it."""
         if node in settled:
             return self._out[node]
         return min(self._out[node], max((self._out[one] for one in self._batch[node] if one in settled), default=0))
 
-    def _core_s(self, node: int, read: int, wrote: int) -> float:
-        """Return the CPU seconds of so many tokens of a step, at the width of its batch."""
-        rates, width = self._options.rates, min(len(self._batch[node]), self._most)
-        return read * rates.prompt_token_s + wrote * rates.token(width)
 
 
 def _tool_of(row: Row) -> str:

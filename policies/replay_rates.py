@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -34,6 +35,20 @@ class Rates(Record):
         low, high = known[at - 1], known[at]
         part = (1 / low - 1 / width) / (1 / low - 1 / high)
         return self.token_s[low] + part * (self.token_s[high] - self.token_s[low])
+
+    def side_by_side(self, lengths: Iterable[int], until: float = math.inf) -> float:
+        """Return CPU seconds of texts that are written together: as some end, fewer share the batch.
+
+        Args:
+            lengths: tokens of each.
+            until: of each only so many.
+        """
+        spent, done, left = 0.0, 0, sorted(lengths)
+        for place, length in enumerate(left):
+            width, end = len(left) - place, min(length, until)
+            spent += (end - done) * width * self.token(width)
+            done = end
+        return spent
 
 
 def rates_of(core: str, file: Path = RATES) -> Rates:

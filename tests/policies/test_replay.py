@@ -28,6 +28,13 @@ def test_a_token_costs_the_less_the_more_are_computed_together() -> None:
     assert Rates(core="c", prompt_token_s=0.01, token_s={4: 0.1}).token(1) == 0.1
 
 
+def test_texts_that_end_leave_a_smaller_batch() -> None:
+    assert RATES.side_by_side([10, 10, 10, 10]) == pytest.approx(40 * RATES.token(4))
+    assert RATES.side_by_side([30, 10, 0]) == pytest.approx(20 * RATES.token(2) + 20 * RATES.token(1))
+    assert RATES.side_by_side([30, 10], until=15) == pytest.approx(20 * RATES.token(2) + 5 * RATES.token(1))
+    assert RATES.side_by_side([]) == 0.0
+
+
 @pytest.fixture(scope="module")
 def found() -> list[Trace]:
     return Replay(RATES, step=4).traces(SAMPLE)
@@ -54,7 +61,7 @@ def test_samples_are_seen_in_other_orders_too(found: list[Trace]) -> None:
     assert {len(own) for own in by_task.values()} == {3}
     for own in by_task.values():
         assert sum(trace.weight for trace in own) == pytest.approx(1.0)
-        assert len({round(trace.full.cpu_s, 6) for trace in own}) == 1  # whichever is first reads the prompt
+        assert len({trace.full.features.tokens_spent for trace in own}) == 1  # whichever is first reads the prompt
         assert len({round(trace.prefixes[0].features.tokens_spent) for trace in own}) > 1
     assert Replay(RATES, step=4, orders=3).traces(SAMPLE) == orders
 
