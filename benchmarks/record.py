@@ -100,6 +100,9 @@ KINDS = {
     "ab-mcts": Kind("ab-mcts"),
     "auto-without-revision": Kind(Auto(SAMPLES, deep=0, name="auto-without-revision")),
     "auto-without-words": Kind(Auto(SAMPLES, kinds=("code",), name="auto-without-words")),
+    "auto-without-code": Kind(
+        Auto(SAMPLES, name="auto-without-code"), {"policy": FullDepth(), "tools": ("browser",)},
+    ),
     "live": Kind("auto", {"value": VALUE}),
     "live-dear-core": _dear("core"),
     "live-dear-python": _dear("python"),
@@ -187,7 +190,7 @@ def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) 
     hosts = HostRules(permitted=frozenset().union(*(suite.hosts.permitted for suite in opened)))
     return open_solver(
         core, KINDS[options.kind].strategy, SAMPLES, budget=Budget(cpu_seconds=options.cpu),
-        home=work_folder(options), tools=options.tools, hosts=hosts, **KINDS[options.kind].options,
+        home=work_folder(options), **{"tools": options.tools, "hosts": hosts, **KINDS[options.kind].options},
     )  # fmt: skip
 
 

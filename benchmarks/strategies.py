@@ -1,7 +1,7 @@
 """One strategy against others, on the same tasks and at the same CPU, from recorded searches.
 
     python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--cpu 20 40] [--weights FILE]
-                                    [--write docs/search.md]
+                                    [--write docs/search.md [--mark kinds]]
 
 A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; those of `--first` are of one
 strategy. Searches are cut off after so many CPU seconds a task that each strategy's tasks cost as much on average as
@@ -41,7 +41,7 @@ from ponder.records import Record
 Compared = tuple[str, Matched]
 """Another strategy's name, and how the first one does against it."""
 
-BEGIN, END = "<!-- table of benchmarks/strategies.py -->", "<!-- end of the table -->"
+BEGIN, END = "<!-- table of benchmarks/strategies.py{mark} -->", "<!-- end of the table -->"
 
 
 def searches_of(folders: Sequence[Path], rates: Path) -> dict[str, list[Search]]:
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--rates", type=Path, default=RATES, help="what tokens cost (benchmarks/rates.py)")
     parser.add_argument("--weights", type=Path, help="of the stop policy that ends searches (`ponder policy train`)")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
+    parser.add_argument("--mark", help="between those marks that name this")
     options = parser.parse_args()
     name, found = compare(options.first, options.others, options.cpu, options.rates)
     text = shown(name, found)
@@ -147,7 +148,7 @@ def main() -> None:
         stopped = ended(options.first, options.others, read(options.weights), options.rates)
         text = f"{text}\n\nEach ended by the stop policy:\n\n{ended_table(name, stopped)}"
     if options.write:
-        put(text, options.write, BEGIN, END)
+        put(text, options.write, BEGIN.format(mark=f", {options.mark}" if options.mark else ""), END)
     print(text)
     print(json.dumps({"first": name, "against": [{"strategy": other} | as_json(one) for other, one in found]}))
 
