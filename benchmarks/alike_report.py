@@ -22,9 +22,9 @@ from ponder.bench.records.recording import manifest_of
 from ponder.judges.calibration import load
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.learned import kind_of
-from ponder.policies.replay import Replay, Trace
-from ponder.policies.replay_frontier import Outcome, outcomes
-from ponder.policies.replay_rates import RATES, rates_of
+from ponder.policies.replay.frontier import Outcome, outcomes
+from ponder.policies.replay.rates import RATES, rates_of
+from ponder.policies.replay.traces import Replay, Trace
 from ponder.records import Record
 
 PROGRAMS = (1, 2, 3, 4)

@@ -30,9 +30,9 @@ from ponder.billing import Prices
 from ponder.errors import UsageError
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.learned import LearnedStop, Weights, read
-from ponder.policies.replay import Replay, Trace, replayed
-from ponder.policies.replay_frontier import Outcome, Row, row
-from ponder.policies.replay_rates import RATES, rates_of
+from ponder.policies.replay.frontier import Outcome, Row, row
+from ponder.policies.replay.rates import RATES, rates_of
+from ponder.policies.replay.traces import Replay, Trace, replayed
 from ponder.policies.train import SCORED, worth
 from ponder.records import Record
 

@@ -58,8 +58,8 @@ from ponder.ledger import OVERHEAD, Ledger
 from ponder.metering import Meter
 from ponder.parts import DEFAULT_CORE
 from ponder.policies.full_depth import FullDepth
-from ponder.policies.replay import Replay
-from ponder.policies.replay_rates import rates_of
+from ponder.policies.replay.rates import rates_of
+from ponder.policies.replay.traces import Replay
 from ponder.records import Charge, CpuReading
 from ponder.stats import Interval, paired_bootstrap
 from ponder.store import open_store

@@ -31,9 +31,9 @@ from ponder.bench.records.recording import by_strategy
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
-from ponder.policies.replay import ORDERS, Replay, Stopped, Trace, as_recorded, replayed
-from ponder.policies.replay_frontier import MOST, Evaluation, Row, evaluate, outcome, outcomes, row, unseen
-from ponder.policies.replay_rates import RATES, rates_of
+from ponder.policies.replay.frontier import MOST, Evaluation, Row, evaluate, outcome, outcomes, row, unseen
+from ponder.policies.replay.rates import RATES, rates_of
+from ponder.policies.replay.traces import ORDERS, Replay, Stopped, Trace, as_recorded, replayed
 from ponder.policies.train import FOLDS, SCORED, part_of, train
 from ponder.records import Record
 from ponder.stats import Interval, chance_of_lead, paired_bootstrap

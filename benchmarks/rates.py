@@ -26,7 +26,7 @@ from ponder.errors import UsageError
 from ponder.ledger import Ledger
 from ponder.machine import this_cpu
 from ponder.parts import DEFAULT_CORE, open_core
-from ponder.policies.replay_rates import Rates
+from ponder.policies.replay.rates import Rates
 from ponder.records import Message, Prompt, SamplingParams
 from ponder.sandboxes.groups import group_factory
 

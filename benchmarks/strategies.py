@@ -33,9 +33,9 @@ from ponder.bench.records.recording import by_strategy, manifest_of
 from ponder.errors import UsageError
 from ponder.judges.calibration import load
 from ponder.policies.learned import LearnedStop, Weights, read
-from ponder.policies.replay import Replay, Trace
-from ponder.policies.replay_frontier import MOST, Row, outcomes, row
-from ponder.policies.replay_rates import RATES, rates_of
+from ponder.policies.replay.frontier import MOST, Row, outcomes, row
+from ponder.policies.replay.rates import RATES, rates_of
+from ponder.policies.replay.traces import Replay, Trace
 from ponder.records import Record
 
 Compared = tuple[str, Matched]

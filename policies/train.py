@@ -17,8 +17,8 @@ from typing import Any
 
 from ponder.errors import UsageError
 from ponder.policies.learned import HEADS, Head, Input, Kind, Model, Weights, at_this_rate, inputs, kind_of
-from ponder.policies.replay import Trace, as_recorded
-from ponder.policies.replay_past import Prefix
+from ponder.policies.replay.past import Prefix
+from ponder.policies.replay.traces import Trace, as_recorded
 from ponder.policies.risk import Certificate, certify
 from ponder.records import Features, Record
 

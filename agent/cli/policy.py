@@ -13,7 +13,7 @@ from ponder.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
     from ponder.policies.learned import Weights
-    from ponder.policies.replay_frontier import Evaluation, Row
+    from ponder.policies.replay.frontier import Evaluation, Row
     from ponder.stats import Interval
 
 policy = typer.Typer(help="The stop policy: train it, evaluate it on recorded searches, show it.", no_args_is_help=True)
@@ -196,8 +196,8 @@ def _calibration(core: str) -> Any:
 
 def _trained(folders: list[Path], core: str, rates: Path | None) -> Weights:
     try:
-        from ponder.policies.replay import ORDERS, Replay
-        from ponder.policies.replay_rates import RATES, rates_of
+        from ponder.policies.replay.rates import RATES, rates_of
+        from ponder.policies.replay.traces import ORDERS, Replay
         from ponder.policies.train import train as fit
 
         replay = Replay(rates_of(core, rates or RATES), _calibration(core), orders=ORDERS)
@@ -211,9 +211,9 @@ def _evaluated(
     weights: Weights, folders: list[Path], *, value: float, step: int, prices: dict[str, float], rates: Path | None
 ) -> Evaluation:
     try:
-        from ponder.policies.replay import ORDERS, Replay
-        from ponder.policies.replay_frontier import evaluate as look
-        from ponder.policies.replay_rates import RATES, rates_of
+        from ponder.policies.replay.frontier import evaluate as look
+        from ponder.policies.replay.rates import RATES, rates_of
+        from ponder.policies.replay.traces import ORDERS, Replay
 
         own = rates_of(weights.core, rates or RATES)
         replay = Replay(own, _calibration(weights.core), prices=prices, step=step, orders=ORDERS)

@@ -10,8 +10,8 @@ import pytest
 
 from ponder.errors import UsageError
 from ponder.policies.learned import LearnedStop, Weights
-from ponder.policies.replay import Trace, replayed
-from ponder.policies.replay_past import Prefix
+from ponder.policies.replay.past import Prefix
+from ponder.policies.replay.traces import Trace, replayed
 from ponder.policies.train import Snapshot, certificates, part_of, snapshots, train
 from ponder.records import Features
 from ponder.stats import laplace

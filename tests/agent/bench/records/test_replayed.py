@@ -17,8 +17,8 @@ from ponder.bench.rooms import GradingRooms
 from ponder.billing import Prices
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import HEADS, LearnedStop, Model, Weights
-from ponder.policies.replay import Replay
-from ponder.policies.replay_rates import Rates
+from ponder.policies.replay.rates import Rates
+from ponder.policies.replay.traces import Replay
 from ponder.protocols import StopPolicy
 from ponder.records import Task
 from ponder.search.best_of_n import BestOfN

@@ -19,8 +19,8 @@ from ponder.errors import UsageError
 from ponder.judges.agreement import same_answer
 from ponder.judges.calibration import load
 from ponder.judges.choosing import choose
-from ponder.policies.replay import Replay
-from ponder.policies.replay_rates import rates_of
+from ponder.policies.replay.rates import rates_of
+from ponder.policies.replay.traces import Replay
 
 pytest.importorskip("pyarrow")
 

@@ -21,8 +21,8 @@ from ponder.errors import UsageError
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import LearnedStop, Weights
-from ponder.policies.replay import Replay, Trace, as_recorded, replayed
-from ponder.policies.replay_past import Prefix
+from ponder.policies.replay.past import Prefix
+from ponder.policies.replay.traces import Replay, Trace, as_recorded, replayed
 from ponder.policies.risk import Certificate, lower_bound
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
 from ponder.policies.train import certified, courses, is_lost, lost_when_stopped, worth

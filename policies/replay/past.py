@@ -33,7 +33,7 @@ from ponder.bench.records.recording import strategy_of
 from ponder.judges.calibration import UNCALIBRATED, Calibration
 from ponder.judges.standing import standing
 from ponder.policies.features import extract
-from ponder.policies.replay_rates import Rates
+from ponder.policies.replay.rates import Rates
 from ponder.records import (
     Answer,
     Browse,

@@ -11,8 +11,7 @@ import pytest
 
 from ponder.errors import UsageError
 from ponder.policies.learned import Weights
-from ponder.policies.replay import Replay, Trace
-from ponder.policies.replay_frontier import (
+from ponder.policies.replay.frontier import (
     Outcome,
     cost_at,
     held,
@@ -23,15 +22,16 @@ from ponder.policies.replay_frontier import (
     saved_at_equal_accuracy,
     unseen,
 )
-from ponder.policies.replay_rates import Rates
+from ponder.policies.replay.rates import Rates
+from ponder.policies.replay.traces import Replay, Trace
 from ponder.policies.rules import FixedN
 from ponder.policies.train import train
 
-from .test_train import made
+from ..test_train import made
 
 pytest.importorskip("pyarrow")
 
-SAMPLE = Path(__file__).parents[1] / "agent" / "bench" / "records" / "sample"
+SAMPLE = Path(__file__).parents[2] / "agent" / "bench" / "records" / "sample"
 
 
 def test_between_two_points_policies_can_be_mixed() -> None:

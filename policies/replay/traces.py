@@ -1,6 +1,6 @@
 """Replay: recorded searches, seen again at each place where a live one asks its policy.
 
-A policy can only stop a recorded search earlier: how each stood there, and what it had cost, `replay_past` works out.
+A policy can only stop a recorded search earlier: how each stood there, and what it had cost, `past` works out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from ponder.bench.records.offline import Row, Search, made_of_each
 from ponder.bench.records.recording import read_table, strategy_of
 from ponder.errors import UsageError
-from ponder.policies.replay_past import Past, Prefix, ReplayOptions
+from ponder.policies.replay.past import Past, Prefix, ReplayOptions
 from ponder.protocols import StopPolicy
 from ponder.records import Decision, Features
 

@@ -12,13 +12,13 @@ from ponder.bench.records.recording import read_table
 from ponder.errors import UsageError
 from ponder.judges.choosing import choose
 from ponder.policies.full_depth import FullDepth
-from ponder.policies.replay import Replay, Trace, as_recorded, replayed
-from ponder.policies.replay_rates import Rates
+from ponder.policies.replay.rates import Rates
+from ponder.policies.replay.traces import Replay, Trace, as_recorded, replayed
 from ponder.policies.rules import AdaptiveConsistency, FixedN
 
 pytest.importorskip("pyarrow")
 
-SAMPLE = Path(__file__).parents[1] / "agent" / "bench" / "records" / "sample"
+SAMPLE = Path(__file__).parents[2] / "agent" / "bench" / "records" / "sample"
 RATES = Rates(core="c", prompt_token_s=0.01, token_s={1: 0.2, 4: 0.1, 16: 0.06})
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from ponder.errors import UsageError
 from ponder.records import Record
 
-RATES = Path(__file__).parent / "weights" / "rates.json"
+RATES = Path(__file__).parents[1] / "weights" / "rates.json"
 
 
 class Rates(Record):
@@ -43,7 +43,7 @@ class Rates(Record):
             lengths: tokens of each.
             until: of each only so many.
         """
-        spent, done, left = 0.0, 0, sorted(lengths)
+        spent, done, left = 0.0, 0.0, sorted(lengths)
         for place, length in enumerate(left):
             width, end = len(left) - place, min(length, until)
             spent += (end - done) * width * self.token(width)
