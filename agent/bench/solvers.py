@@ -139,13 +139,20 @@ def open_solver(
         UsageError: the baseline was given a budget, a price, a value or a risk; or the agent refuses an option.
     """
     if strategy == GREEDY:
-        given = ["budget"] * (budget is not None and budget != Budget())
-        given += [name for name in STOPS if options.get(name) is not None]
-        given += ["price"] * (options.get("prices", Prices()) != Prices())
+        given = ["budget"] * (budget is not None and budget != Budget()) + list(_ending(options))
         if given:
             raise UsageError(f"greedy is one sample: it takes no {given[0]}")
         return GreedySolver(core, progress)
     return AgentSolver(core, strategy, samples, budget or Budget(), progress, options)
+
+
+def _ending(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to end a search, where somebody said so, as a manifest has it."""
+    asked = {name: options[name] for name in STOPS if options.get(name) is not None}
+    prices = options.get("prices", Prices())
+    if prices != Prices():
+        asked["prices"] = prices.model_dump(mode="json", exclude_defaults=True)
+    return asked
 
 
 class AgentSolver:
@@ -166,11 +173,8 @@ class AgentSolver:
             "samples": made.max_samples,
             "tools": ",".join(tools),
             "budget": budget.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
-            **{name: options[name] for name in STOPS if options.get(name) is not None},
+            **_ending(options),
         }
-        prices = options.get("prices", Prices())
-        if prices != Prices():
-            self.settings["prices"] = prices.model_dump(mode="json", exclude_defaults=True)
         self.circumstances: Mapping[str, Any] = {}
 
     def start(self) -> float:
