@@ -236,8 +236,7 @@ class Past:
 
     def first_sample(self) -> Prefix:
         """Return the search as its first sample alone would have left it, at its first answer."""
-        heads = list(heads_of(self._rows))
-        own = [node for node in sorted(self._rows) if head_of(node, self._rows, heads) in (None, *heads[:1])]
+        own = sorted(node for sample in self._samples()[:2] for node in sample)
         answered = next((at for at, node in enumerate(own, 1) if node in self._candidates), len(own))
         there = own[:answered]
         read = sum(self._read[node] for node in there)
