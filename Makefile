@@ -36,7 +36,7 @@ engine-native: setup ## compile llama.cpp for this CPU (about ten minutes on two
 
 # Hundreds of tests start programs of ours: where bytecode may not be kept, each compiles every module anew.
 test: .venv/.setup-dev-done ## run every test, those with the real small core, sandbox and browser too
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 check: .venv/.setup-dev-done ## lint, type-check, and prove the import direction
 	@$(BIN)/python -m ruff check .

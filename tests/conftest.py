@@ -20,7 +20,7 @@ LONG_FIRST = ("whole", "agent/core", "sandboxes", "tools")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the folders with long tests first; a file, or what of it is of one sandbox, is one worker's."""
+    """Put the folders with long tests first."""
     here = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
@@ -28,10 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((at for at, name in enumerate(LONG_FIRST) if folder.startswith(name)), len(LONG_FIRST))
 
     items.sort(key=place)
-    for item in items:
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        of = [str(params[name]) for name in ("sandbox", "own_sandbox") if name in params]
-        item.add_marker(pytest.mark.xdist_group("-".join([str(item.path.relative_to(here)), *of])))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -30,12 +30,11 @@ from ponder.protocols import Core
 from ponder.records import Completion, Message, Prompt, SamplingParams
 from ponder.sandboxes.groups import group_factory
 
+from .idle import idle_within
+
 STORY = "Tell me a story about a lighthouse and a fish."
 SOON_S = 2.0
 """A cancelled call is over by then, also on a machine that does other work; `benchmarks/` has the figures."""
-
-IDLE_S = 20.0
-"""And computing: the part of a prompt that an engine is at is computed to its end, slowly where others compute too."""
 
 MODEL = frozenset({"model", "logprobs", "alternatives", "context", "cache", "grammar", "prefill", "stops computing"})
 
@@ -224,19 +223,8 @@ async def cancelled(backend: Backend, prompt: Prompt, n: int, when: Callable[[],
     assert all(done.usage.tokens_out >= len(done.logprobs) for done in ends.all.values())
     assert backend.core.live().tokens_out == 0
     if "stops computing" in backend.can:
-        assert await idle_within(backend, IDLE_S), "it goes on after it was cancelled"
+        assert await idle_within(backend.cpu_s), "it goes on after it was cancelled"
     assert (await one(backend.core)).finish_reason != "cancelled"
-
-
-async def idle_within(backend: Backend, seconds: float) -> bool:
-    """Return whether the engine stops computing that soon."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        used = backend.cpu_s()
-        await asyncio.sleep(0.2)
-        if backend.cpu_s() - used < 0.04:
-            return True
-    return False
 
 
 async def calls_side_by_side(backend: Backend) -> None:
