@@ -35,6 +35,7 @@ from ponder.policies.replay.rates import RATES, rates_of
 from ponder.policies.replay.traces import Replay, Trace, replayed
 from ponder.policies.train import SCORED, worth
 from ponder.records import Record
+from ponder.stats import Interval, paired_bootstrap
 
 BEGIN, END = "<!-- table of benchmarks/live_report.py -->", "<!-- end of the table -->"
 WITHIN = 0.1
@@ -123,6 +124,57 @@ def steps(folder: Path, keys: Collection[Key]) -> dict[str, float]:
     return {"runs": runs / len(keys), "words": words / len(keys), "cancelled": (len(own) - len(done)) / len(keys)}
 
 
+class Changed(Record):
+    """What a price did: live searches at it less those without, task by task."""
+
+    setting: Setting
+    tasks: int
+    runs: Interval
+    words: Interval
+    cpu_s: Interval
+    """As measured."""
+
+
+def change(plain: Path, dear: Path) -> Changed:
+    """Return how the searches of two folders differ on the tasks that both have. Raises UsageError: there are none."""
+    took = [
+        {one["task"]: {"cpu_s": float(one["charged_cpu_s"]), "runs": 0.0, "words": 0.0}
+         for one in read_table(folder, "tasks")}
+        for folder in (plain, dear)
+    ]  # fmt: skip
+    for folder, own in zip((plain, dear), took, strict=True):
+        for step in read_table(folder, "nodes"):
+            if step["kind"] != "check" and step["status"] in ("judged", "failed") and step["act"] != "browse":
+                own[step["task"]]["words" if step["ok"] is None else "runs"] += 1
+    both = sorted(took[0].keys() & took[1].keys())
+    if not both:
+        raise UsageError(f"{plain.name} and {dear.name} have no task in common")
+    more = {
+        name: paired_bootstrap([took[1][task][name] - took[0][task][name] for task in both])
+        for name in ("runs", "words", "cpu_s")
+    }
+    return Changed(setting=Setting.of(dear), tasks=len(both), **more)
+
+
+def changes(live: Sequence[Path]) -> list[Changed]:
+    """Return what each folder's prices did, where there is one without prices. Raises UsageError."""
+    plain = [folder for folder in live if not Setting.of(folder).prices]
+    return [change(plain[0], folder) for folder in live if plain and folder not in plain]
+
+
+def changes_shown(found: Sequence[Changed]) -> str:
+    """Return it as a table."""
+    head = ["live, against the same without that price", "tasks", "runs of code", "other steps", "CPU s, measured"]
+
+    def more(one: Interval) -> str:
+        return f"{one.value:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
+
+    rows = [
+        [_name(one.setting), str(one.tasks), more(one.runs), more(one.words), more(one.cpu_s)] for one in found
+    ]
+    return table(head, rows)
+
+
 def shown(found: Sequence[Compared]) -> str:
     """Return the comparison as a table."""
     head = [
@@ -171,6 +223,8 @@ def main() -> None:
     options = parser.parse_args()
     found = look(options)
     text = shown(found)
+    if by_price := changes(options.live):
+        text = f"{text}\n\n{changes_shown(by_price)}"
     if options.write:
         put(text, options.write, BEGIN, END)
     print(text)
@@ -178,6 +232,7 @@ def main() -> None:
         one.name: one.model_dump(mode="json") | {"agrees": one.agrees, "measured_agrees": one.measured_agrees}
         for one in found
     }
+    told["prices"] = [one.model_dump(mode="json") for one in by_price]
     print(json.dumps(told))
 
 

@@ -83,8 +83,8 @@ def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
     weights.write_text(WEIGHTS.model_dump_json(), "utf-8")
     rates.write_text(json.dumps({"c": RATES.model_dump()}), "utf-8")
 
-    def run(full: Path, live: Path) -> tuple[int, str, str]:
-        words = ["--full", full, "--live", live, "--weights", weights, "--rates", rates]
+    def run(full: Path, *live: Path) -> tuple[int, str, str]:
+        words = ["--full", full, "--live", *live, "--weights", weights, "--rates", rates]
         monkeypatch.setattr(sys, "argv", [str(REPORT), *map(str, words)])
         return (script.exit_status(script.main), *capsys.readouterr())
 
@@ -103,9 +103,13 @@ def test_live_searches_beside_the_replay_of_full_ones(searched: Searched, report
     assert 0 < found["live"]["cost"]["value"] == found["replay"]["cost"]["value"]
     assert found["live"]["cost"]["value"] < next(iter(Replay(RATES).traces(full))).full.cpu_s, "it was stopped early"
     dear = {"per_tool": {"core": {"cpu_second": 10.0}}}
-    live, _ = searched("dear", FullDepth(), value=1e6, prices=dear)
-    status, out, _ = report(full, live)
+    longer, steps = searched("dear", FullDepth(), value=1e6, prices=dear)
+    status, out, _ = report(full, live, longer)
     assert (status, "value 1e+06, `core` 10 times as dear" in out) == (0, True)
+    (changed,) = json.loads(out.splitlines()[-1])["prices"]
+    more = sum(event.kind == "judged" for event in steps) - sum(event.kind == "judged" for event in events)
+    assert (changed["tasks"], changed["runs"]["value"], changed["words"]["value"]) == (1, 0.0, more)
+    assert more > 0
 
 
 def test_live_searches_that_cannot_be_compared(searched: Searched, report: Report) -> None:
