@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -116,12 +117,22 @@ def compare(live: Path, setting: Setting, full: Sequence[Trace], weights: Weight
 
 
 def steps(folder: Path, keys: Collection[Key]) -> dict[str, float]:
-    """Return how many steps searches took that ran code, and that ran nothing, a task."""
-    own = [one for one in read_table(folder, "nodes") if (one["suite"], one["task"]) in keys and one["kind"] != "check"]
-    done = [one for one in own if one["status"] in ("judged", "failed")]
-    runs = sum(one["ok"] is not None and one["act"] != "browse" for one in done)
-    words = sum(one["ok"] is None for one in done)
-    return {"runs": runs / len(keys), "words": words / len(keys), "cancelled": (len(own) - len(done)) / len(keys)}
+    """Return how many steps searches took, a task, by what they were; see `steps_by_task`."""
+    found = steps_by_task(folder)
+    return {kind: fmean(found[key][kind] for key in keys) for kind in ("runs", "words", "cancelled")}
+
+
+def steps_by_task(folder: Path) -> Mapping[Key, Counter[str]]:
+    """Count each search's steps that ran code, that ran nothing, and that the end of the search cut off."""
+    found: dict[Key, Counter[str]] = defaultdict(Counter)
+    for step in read_table(folder, "nodes"):
+        if step["kind"] == "check":
+            continue
+        done = step["status"] in ("judged", "failed")
+        kind = "cancelled" if not done else "words" if step["ok"] is None else "runs"
+        if kind != "runs" or step["act"] != "browse":
+            found[step["suite"], step["task"]][kind] += 1
+    return found
 
 
 class Changed(Record):
@@ -137,23 +148,20 @@ class Changed(Record):
 
 def change(plain: Path, dear: Path) -> Changed:
     """Return how the searches of two folders differ on the tasks that both have. Raises UsageError: there are none."""
-    took = [
-        {one["task"]: {"cpu_s": float(one["charged_cpu_s"]), "runs": 0.0, "words": 0.0}
-         for one in read_table(folder, "tasks")}
+    cpu_s, dear_cpu_s = (
+        {(one["suite"], one["task"]): float(one["charged_cpu_s"]) for one in read_table(folder, "tasks")}
         for folder in (plain, dear)
-    ]  # fmt: skip
-    for folder, own in zip((plain, dear), took, strict=True):
-        for step in read_table(folder, "nodes"):
-            if step["kind"] != "check" and step["status"] in ("judged", "failed") and step["act"] != "browse":
-                own[step["task"]]["words" if step["ok"] is None else "runs"] += 1
-    both = sorted(took[0].keys() & took[1].keys())
+    )
+    both = sorted(cpu_s.keys() & dear_cpu_s.keys())
     if not both:
         raise UsageError(f"{plain.name} and {dear.name} have no task in common")
-    more = {
-        name: paired_bootstrap([took[1][task][name] - took[0][task][name] for task in both])
-        for name in ("runs", "words", "cpu_s")
-    }
-    return Changed(setting=Setting.of(dear), tasks=len(both), **more)
+    took, dear_took = steps_by_task(plain), steps_by_task(dear)
+    return Changed(
+        setting=Setting.of(dear), tasks=len(both),
+        cpu_s=paired_bootstrap([dear_cpu_s[key] - cpu_s[key] for key in both]),
+        **{kind: paired_bootstrap([float(dear_took[key][kind] - took[key][kind]) for key in both])
+           for kind in ("runs", "words")},
+    )  # fmt: skip
 
 
 def changes(live: Sequence[Path]) -> list[Changed]:
