@@ -48,7 +48,7 @@ from peer_records import FOLDER, SEARCHES, Part, add, parts_of
 from ponder.bench.problems import Problem, Suite
 from ponder.bench.records.matched import bound_for, costing, mean_within, picked_within
 from ponder.bench.records.offline import Search
-from ponder.bench.records.recording import Recorded, recorded, write_tables
+from ponder.bench.records.recording import write_tables
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.runner import answered
@@ -284,6 +284,7 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
     parts, manifests, searches = [], {}, []
     with ExitStack() as stack:
         rooms, suites = stack.enter_context(GradingRooms()), opened(options, stack)
+        store = stack.enter_context(closing(open_store(options.work / OWN / "runs.sqlite")))
         for who in WHO:
             for suite in suites:
                 path = file_of(options, who, suite.name)
@@ -295,22 +296,9 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
                 parts.append(Part(who=who, suite=suite.name, settings=settings, rows=rows))
                 if who == OWN:
                     manifests[suite.name] = results.manifest
-                    searches += searched(options, suite, results.rows, rooms)
+                    searches += record.searched(suite, results.rows, store, rooms)
     write_tables(options.records / SEARCHES, searches, manifests)
     return {"done": add(options.records, parts)}
-
-
-def searched(
-    options: argparse.Namespace, suite: Suite, rows: Mapping[str, ResultRow], rooms: GradingRooms
-) -> list[Recorded]:
-    """Return ponder's searches of a suite, from its store."""
-    with closing(open_store(options.work / OWN / "runs.sqlite")) as store:
-        done = [(problem, rows.get(problem.id)) for problem in suite.problems(suite.size)]
-        return [
-            recorded(suite.name, problem, store.events(row.run_id), rooms)
-            for problem, row in done
-            if row is not None and row.run_id is not None and row.stop_reason != "error"
-        ]
 
 
 # --- the table ---------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ from ponder.policies.learned import VALUE
 from ponder.protocols import Core, Strategy
 from ponder.records import Budget
 from ponder.search.auto import Auto
-from ponder.store import open_store
+from ponder.store import Store, open_store
 
 if TYPE_CHECKING:
     from ponder.bench.solvers import Solver
@@ -289,14 +289,21 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
                     continue
                 results = read_results(work / f"{suite.name}.jsonl")
                 manifests[suite.name] = results.manifest
-                for problem in suite.problems(min(options.tasks or suite.size, suite.size)):
-                    row = results.rows.get(problem.id)
-                    if row is not None and row.run_id is not None and row.stop_reason != "error":
-                        yield recorded(suite.name, problem, store.events(row.run_id), rooms)
+                yield from searched(suite, results.rows, store, rooms, options.tasks)
 
         folder = options.records / work.name
         counts = write_tables(folder, all_of(), manifests)
     return counts | {"bytes": size(folder)}
+
+
+def searched(
+    suite: Suite, rows: Mapping[str, ResultRow], store: Store, rooms: GradingRooms, tasks: int | None = None
+) -> Iterator[Recorded]:
+    """Yield the searches of a suite that came to an end, of so many of its tasks at most."""
+    for problem in suite.problems(min(tasks or suite.size, suite.size)):
+        row = rows.get(problem.id)
+        if row is not None and row.run_id is not None and row.stop_reason != "error":
+            yield recorded(suite.name, problem, store.events(row.run_id), rooms)
 
 
 def size(folder: Path) -> int:
