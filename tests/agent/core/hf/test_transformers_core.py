@@ -19,8 +19,6 @@ from ponder.errors import CoreError, ModelError
 from ponder.records import Completion, Message, Prompt, SamplingParams
 from ponder.sandboxes.groups import group_factory
 
-from ..idle import idle_within
-
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]  # each engine imports torch: seconds
 
 PROMPT = Prompt(messages=(Message(role="user", content="Tell me of the sea."),))
@@ -111,7 +109,9 @@ async def test_cancelling_ends_the_samples_and_charges_what_was_used(core: Trans
     cancelled = [end for end in ends if end.finish_reason == "cancelled"]
     assert len(cancelled) > 8
     assert all(end.usage.cpu_s > 0 and end.usage.tokens_out > 0 for end in ends)
-    assert await idle_within(lambda: core.read().cpu_s), "the engine goes on after the branch was cancelled"
+    settled = core.read().cpu_s
+    await asyncio.sleep(0.5)
+    assert core.read().cpu_s - settled < 0.1, "the engine goes on after the branch was cancelled"
     await core.halt()
     assert len(engines()) == 1, "an idle process is left alone"
 
