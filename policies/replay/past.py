@@ -164,12 +164,13 @@ class Past:
         """
         spent, before, rates = dict[int, float](), 0.0, self._options.rates
         for turn in self._turns_of_samples(self._samples()) if self.independent else self._turns(taken):
+            lengths = turn.lengths
             before += rates.prompt_token_s * turn.read
             ended = {node: end for node, end in turn.until() if node in turn.settled}
             for node, end in ended.items():
                 tools = sum(self._tool_s[one] for one, its_end in ended.items() if its_end <= end)
-                spent[node] = before + rates.side_by_side(turn.lengths, end) + tools
-            before += rates.side_by_side(turn.lengths) + sum(self._tool_s[one] for one in ended)
+                spent[node] = before + rates.side_by_side(lengths, end) + tools
+            before += rates.side_by_side(lengths) + sum(self._tool_s[one] for one in ended)
         spent |= dict.fromkeys(self._rows.keys() - spent.keys(), before)
         return dataclasses.replace(self._search, spent=spent, cost=Cost(total_s=before))
 
