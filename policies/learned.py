@@ -253,8 +253,9 @@ class LearnedStop:
     def _by_value(
         self, features: Features, chances: Chances, confidence: float, cost_left: float
     ) -> Decision:
+        now = "expected score now" if features.kind == "texts" else "right now"  # of a text, the share that it meets
         told = (
-            f"right now {chances.now:.2f}; one more round +{chances.soon:.3f} for {features.next_cost:.0f}, all that "
+            f"{now} {chances.now:.2f}; one more round +{chances.soon:.3f} for {features.next_cost:.0f}, all that "
             f"are left +{chances.late:.3f} for {cost_left:.0f}; a right answer is worth {self.value:.0f}"
         )
         if chances.soon * self.value >= features.next_cost or chances.late * self.value >= cost_left:

@@ -14,7 +14,7 @@ import pytest
 from ponder.cli.app import run
 from ponder.policies.learned import Weights
 from ponder.policies.train import train
-from tests.policies.test_train import made
+from tests.policies.searches import made
 
 pytest.importorskip("pyarrow")
 

@@ -27,7 +27,7 @@ from ponder.policies.replay.traces import Replay, Trace
 from ponder.policies.rules import FixedN
 from ponder.policies.train import train
 
-from ..test_train import made
+from ..searches import made
 
 pytest.importorskip("pyarrow")
 
