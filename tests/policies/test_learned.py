@@ -51,6 +51,11 @@ def test_it_goes_on_while_a_round_or_all_of_them_pay() -> None:
     assert "right now 0.50; one more round +0.250 for 40, all that are left +0.440 for 60" in stopped.why
 
 
+def test_of_a_text_it_names_the_score() -> None:
+    of_texts = WEIGHTS.model_copy(update={"models": (MODEL.model_copy(update={"kind": "texts"}),)})
+    assert LearnedStop(of_texts).decide(features(kind="texts")).why.startswith("expected score now 0.50; one more")
+
+
 def test_dearer_steps_stop_it_earlier() -> None:
     policy = LearnedStop(WEIGHTS, value=200.0)
     assert not policy.decide(features()).stop
