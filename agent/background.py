@@ -20,8 +20,8 @@ def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     It waits for a unix socket by `add_reader(socket, future.set_result, None)`: where that future has been cancelled,
     and the socket is readable before the reader is taken away, asyncio reports an InvalidStateError: after Ctrl-C, say.
     """
-    races = isinstance(context.get("exception"), asyncio.InvalidStateError) and "set_result" in repr(context.get("handle"))
-    if not races:
+    invalid = isinstance(context.get("exception"), asyncio.InvalidStateError)
+    if not (invalid and "set_result" in repr(context.get("handle"))):
         loop.default_exception_handler(context)
 
 

@@ -452,7 +452,7 @@ async def test_close_leaves_nothing(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert browser_groups() == groups
 
 
-@pytest.mark.parametrize("after_s", [0, 0.2, 0.6])
+@pytest.mark.parametrize("after_s", [0, 0.2, 0.4, 0.6])
 async def test_a_call_that_is_cancelled_while_the_browser_starts_leaves_nothing_and_complains_of_nothing(
     after_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -460,9 +460,9 @@ async def test_a_call_that_is_cancelled_while_the_browser_starts_leaves_nothing_
     tool = BrowserTool(group_factory())
     call = asyncio.ensure_future(tool.run(Browse(op="read"), session="a", limits=Limits(), on_usage=lambda _: None))
     await asyncio.sleep(after_s)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+    if call.cancel():  # else the browser was there sooner, and the call has ended
+        with pytest.raises(asyncio.CancelledError):
+            await call
     await tool.close()
     gc.collect()  # what nobody asked for its exception says so when it goes
     await asyncio.sleep(0)
