@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ponder.bench.problems import Grade, Problem, Rooms
+from ponder.bench.problems import Problem
 from ponder.bench.records.offline import PIECES, Cost, Search, rebuilt, searches
 from ponder.bench.records.recording import recorded, write_tables
 from ponder.bench.records.selection import Picks, ablate, gap_closed, picks, select
@@ -22,6 +22,8 @@ from ponder.program_tests import OwnTest
 from ponder.records import Task
 from ponder.search.self_consistency import SelfConsistency
 from ponder.tree import Event, Tree
+
+from .graders import Seven
 
 ROW: dict[str, Any] = {
     "suite": "s", "task": "s/1", "parent": 0, "kind": "free", "status": "judged", "text": "", "answer": None,
@@ -84,12 +86,6 @@ def test_the_bill_is_parted_by_tests_and_calls() -> None:
         node(3, "12", True, tool_cpu_s=5.0),
     ]
     assert rebuilt(ABOUT, rows, independent=True).cost == Cost(1.0, 1.0, 3.0, 0.25, 20.0)
-
-
-class Seven:
-    async def grade(self, answer: str, rooms: Rooms) -> Grade:
-        del rooms
-        return Grade(right=answer == "7", outcome="right" if answer == "7" else "wrong")
 
 
 def test_offline_the_judge_sees_what_it_saw_live(make_agent: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ponder.bench.problems import Grade, Problem, Rooms
+from ponder.bench.problems import Problem
 from ponder.bench.records.recording import TABLES, Recorded, manifest_of, read_table, recorded, write_tables
 from ponder.bench.rooms import GradingRooms
 from ponder.errors import UsageError
@@ -18,17 +18,7 @@ from ponder.search.best_of_n import BestOfN
 from ponder.search.self_consistency import SelfConsistency
 from ponder.tree import Event
 
-
-class Seven:
-    """Only seven is right."""
-
-    def __init__(self) -> None:
-        self.graded: list[str] = []
-
-    async def grade(self, answer: str, rooms: Rooms) -> Grade:
-        del rooms
-        self.graded.append(answer)
-        return Grade(right=answer == "7", score=float(answer == "7"), outcome="right" if answer == "7" else "wrong")
+from .graders import Seven
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from ponder.protocols import StopPolicy
 from ponder.records import Task
 from ponder.search.best_of_n import BestOfN
 from ponder.tree import Event
-from tests.agent.bench.records.test_recording import Seven
+from tests.agent.bench.records.graders import Seven
 
 pytest.importorskip("pyarrow")
 
