@@ -96,13 +96,14 @@ class Prompting:
         self._max_tokens = max_tokens
 
     def kinds(self, tree: TreeView) -> list[StepKind]:
-        """Return the kinds of step that the core may choose from, the likeliest first.
+        """Return the kinds of step that the core may choose from, the likeliest first: for a value, and for a text.
 
-        Where the task's words ask for what only a text has, nothing is left to choose.
+        A value is worked out by a program, or in words where none can run. Where the task's words ask for what only a
+        text has, nothing is left to choose.
         """
         if has_tests(tree.task):
             return ["code"]
-        return ["answer"] if asks_for_text(tree.task) or "python" not in self._tools else ["code", "answer"]
+        return ["answer"] if asks_for_text(tree.task) else ["code" if "python" in self._tools else "reason", "answer"]
 
     def drop(self, tool: str) -> None:
         """Offer a tool no longer: its budget is spent."""
@@ -117,27 +118,27 @@ class Prompting:
     def chosen(self, completion: Completion, kinds: Sequence[StepKind]) -> StepKind:
         """Return the kind that the core picked; the first one when its words name none.
 
-        A program that prints a fact costs little, words where a computation is needed are wrong: so `code` is taken
-        from a chance of `choose_code_at` on, where the core reports chances.
+        A program that prints a fact costs little, words where a computation is needed are wrong: so a value is worked
+        out from a chance of `choose_value_at` on, where the core reports chances.
         """
         marks = {kind: self.prompts.ways[kind].strip() for kind in kinds}
-        code = self.chance_of_code(completion)
-        if code is not None and "code" in kinds and "answer" in kinds:
-            return "code" if code >= self.prompts.choose_code_at else "answer"
+        value = self.chance_of_value(completion)
+        if value is not None and kinds[0] in ("code", "reason") and "answer" in kinds:
+            return kinds[0] if value >= self.prompts.choose_value_at else "answer"
         said = completion.text.strip()
         return next((kind for kind, mark in marks.items() if said.startswith(mark)), kinds[0])
 
-    def chance_of_code(self, completion: Completion) -> float | None:
-        """Return the chance that the core gives to a program, against words; None where it reports no chances."""
+    def chance_of_value(self, completion: Completion) -> float | None:
+        """Return the chance that the core gives to a value, against a text; None where it reports no chances."""
         return _share(completion, self.prompts.ways["code"], self.prompts.ways["answer"])
 
     def step(self, tree: TreeView, parent: int, kind: StepKind) -> StepRequest:
         """Return the request for a new step below `parent`: of this kind, if the tools allow it."""
-        if kind == "code" and kind not in self.kinds(tree):
-            kind = "answer"
+        line = tree.path(parent)
+        if kind == "code" and kind not in (kinds := self.kinds(tree)):
+            kind = "answer" if line else kinds[0]
         elif kind == "reason" and has_tests(tree.task):
             kind = "code"
-        line = tree.path(parent)
         params: dict[str, Any] = {"max_tokens": self._max_tokens, "stretch": _STRETCH, "repeats": _REPEATS}
         if kind == "check":
             name, acts = "checks", Acts(answer=False)
@@ -307,7 +308,7 @@ def _chance(tokens: Mapping[str, float], mark: str) -> float:
 
 def step_kinds(tools: Collection[str]) -> list[StepKind]:
     """Return the kinds of step that these tools allow, the likeliest first: those that work a value out, then words."""
-    return ["code", "reason", "answer"] if "python" in tools else ["answer"]
+    return ["code", "reason", "answer"] if "python" in tools else ["reason", "answer"]
 
 
 def _may_be_text(task: Task) -> bool:

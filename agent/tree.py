@@ -116,8 +116,8 @@ class Tree:
 
 
 def _thought(data: dict[str, Any]) -> dict[str, Any]:
-    action = data.get("action")
-    return {
+    action, kind = data.get("action"), data.get("kind")
+    return ({"kind": kind} if kind else {}) | {
         "status": "thought",
         "text": data.get("text", ""),
         "action": _ACTION.validate_python(action) if action else None,

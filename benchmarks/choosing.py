@@ -54,7 +54,7 @@ async def ask(core: Core, name: str, options: argparse.Namespace) -> None:
     async def one(task_name: str, task: Task, wanted: bool) -> None:
         request = prompting.choose(Tree(task), 0, ["code", "answer"])
         ((said,),) = await core.sample([request.prompt], 1, request.params)
-        chance = prompting.chance_of_code(said)
+        chance = prompting.chance_of_value(said)
         about = {"key": f"{name}/{version}/{task_name}", "core": name, "prompts": version, "task": task_name}
         records.add(about | {"program": wanted, "chance": chance, "cpu_s": said.usage.cpu_s})
 
@@ -83,7 +83,7 @@ def table(path: Path) -> str:
         groups.setdefault((str(row["core"]), str(row["prompts"])), []).append(row)
     for (core, version), own in groups.items():
         found = [(float(row["chance"]), bool(row["program"])) for row in own if row["chance"] is not None]
-        at = prompts_for({"model": core}).choose_code_at
+        at = prompts_for({"model": core}).choose_value_at
         best = max((chance for chance, _ in found), key=lambda threshold: right_at(found, threshold))
         lines.append(
             f"| {core} | {version} | {len(found)} | {right_at(found, at)} (from {at:g} on) "

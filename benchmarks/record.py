@@ -56,6 +56,7 @@ from ponder.parts import DEFAULT_CORE, file_name_of
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.hosts import HostRules
 from ponder.policies.learned import VALUE
+from ponder.prompting import step_kinds
 from ponder.protocols import Core, Strategy
 from ponder.records import Budget
 from ponder.search.auto import Auto
@@ -101,7 +102,8 @@ KINDS = {
     "auto-without-revision": Kind(Auto(SAMPLES, deep=0, name="auto-without-revision")),
     "auto-without-words": Kind(Auto(SAMPLES, kinds=("code",), name="auto-without-words")),
     "auto-without-code": Kind(
-        Auto(SAMPLES, name="auto-without-code"), {"policy": FullDepth(), "tools": ("browser",)},
+        Auto(SAMPLES, kinds=step_kinds(("browser",)), name="auto-without-code"),
+        {"policy": FullDepth(), "tools": ("browser",)},
     ),
     "live": Kind("auto", {"value": VALUE}),
     "live-dear-core": _dear("core"),

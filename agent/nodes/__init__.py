@@ -12,7 +12,7 @@ from ponder.flight import Flight
 from ponder.ledger import Ledger
 from ponder.prompting import Prompting
 from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
-from ponder.records import Action, Features, Limits, Node, Observation, Record
+from ponder.records import Action, Features, Limits, Node, Observation, Record, StepKind
 from ponder.tree import Event, EventKind, EventLog, Tree
 
 
@@ -67,6 +67,8 @@ class Thought(Record):
     action: Action
     mean_logprob: float | None = None
     tokens_out: int = 0
+    kind: StepKind | None = None
+    """The kind of step, where the core chose it and what it did does not tell: words that worked a value out."""
 
 
 class Rated(Record):

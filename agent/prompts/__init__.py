@@ -77,7 +77,7 @@ class PromptSet(Record):
     """What it is shown before it chooses."""
     verdicts: dict[str, str]
     """How the core says of an answer that it is right, and that it is not: a token each."""
-    choose_code_at: float
+    choose_value_at: float
     families: dict[str, Family] = Field(default_factory=dict)
     system_in_question: bool = False
 

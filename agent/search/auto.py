@@ -37,7 +37,7 @@ class Auto(AttemptSearch):
     """Chooses between new attempts (wide) and bettering earlier ones (deep), and the kind of step of new ones.
 
     - Wide while answers disagree. A value is worked out by programs and by words in turn, by whichever has cost less so
-      far: the two go wrong in different ways, so that their agreement says more.
+      far: the two go wrong in different ways, so that their agreement says more. Where no program can run, by words.
     - Deep where feedback says something: failed tests, an error. The best failed attempt is bettered if a success so is
       expected to cost less than a success of a new attempt: by rates and costs of both kinds in this tree, with what
       the core has to read first. Never a text: told what it lacks, a small core writes the same one again

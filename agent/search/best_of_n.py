@@ -31,7 +31,7 @@ class BestOfN:
     branches part.
 
     What kind of step a branch begins with is the core's choice in the first round. As long as the answers of one kind
-    all differ, the next round takes another kind of `kinds`.
+    all differ, the next round takes another kind of `kinds`; where there is only one, the core is not asked.
     """
 
     name = "best-of-n"
@@ -79,7 +79,7 @@ class BestOfN:
         ends = [end_of(tree, head) for head in heads]
         begun = [kind for end in ends if (kind := began_with(tree, end)) is not None]
         if not begun:
-            return "free"
+            return "free" if len(self._kinds) > 1 else self._kinds[0]
         last = begun[-1]
         answers = [end.answer for end in ends if end.answer and began_with(tree, end) == last]
         others = [kind for kind in self._kinds if kind != last]

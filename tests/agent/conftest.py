@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from ponder.agent import Agent
 from ponder.core.scripted import Script, ScriptedCore
-from ponder.records import Action, Node, Observation, StepKind, Task, Verdict
+from ponder.prompts import load_prompts
+from ponder.records import Action, Node, Observation, Prompt, StepKind, Task, Verdict
 from ponder.tree import Event, Tree
 
 MakeAgent = Callable[..., Agent]
@@ -31,13 +32,26 @@ def running() -> Running:
     return lambda word: [one for one in psutil.Process().children(recursive=True) if has_word(one, word)]
 
 
+def at_once(script: Iterable[str] | Script) -> Script:
+    """Return the script of a core that would just answer where it is asked whether there is something to work out."""
+    lines = None if callable(script) else iter(script)
+    choosing = load_prompts().system["choose"].strip()
+
+    def say(prompt: Prompt, sample: int) -> str:
+        if prompt.messages[0].content == choosing:
+            return "text"
+        return next(lines) if lines is not None else script(prompt, sample)
+
+    return say
+
+
 @pytest.fixture
 def make_agent(tmp_path: Path) -> Iterator[MakeAgent]:
-    """Return a maker of agents on a scripted core without tools; all are closed at the end."""
+    """Return a maker of agents on a scripted core without tools, which answers in a step; all are closed at the end."""
     made: list[Agent] = []
 
     def make(script: Sequence[str] | Script, **options: Any) -> Agent:
-        core = options.pop("core", None) or ScriptedCore(script, delay_s=options.pop("delay_s", 0.0))
+        core = options.pop("core", None) or ScriptedCore(at_once(script), delay_s=options.pop("delay_s", 0.0))
         agent = Agent(core, home=tmp_path, **{"tools": (), **options})
         made.append(agent)
         return agent

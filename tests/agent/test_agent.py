@@ -12,6 +12,8 @@ import pytest
 from ponder import Agent, Budget, Result, SuccessCriterion, Task
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
+from ponder.judges.candidates import candidates
+from ponder.prompts import load_prompts
 from ponder.records import Completion, Prompt
 from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
@@ -31,12 +33,12 @@ def test_agreement_is_confident(make_agent) -> None:  # type: ignore[no-untyped-
     assert (result.answer, result.stop_reason) == ("Paris", "confident")
     assert result.confidence == pytest.approx(1 - 0.5**5)
     assert result.nodes == 4, "the first round's"
-    assert result.ledger.by_tool["core"].calls == 4
+    assert result.ledger.by_tool["core"].calls == 5, "the first asks whether there is something to work out"
 
 
 def test_disagreement_exhausts_the_samples(make_agent) -> None:  # type: ignore[no-untyped-def]
     words = iter(["a", "b", "c", "d", "e", "f", "g", "h"])
-    result = make_agent(lambda _p, _s: next(words), strategy=BestOfN(4)).run("q")
+    result = make_agent(lambda _p, _s: next(words), strategy=BestOfN(4, kinds=("answer",))).run("q")
     assert (result.stop_reason, result.nodes) == ("exhausted", 4)
     assert result.answer == "a"
 
@@ -132,10 +134,10 @@ def test_resume_goes_on_from_the_last_event(make_agent, tmp_path: Path) -> None:
     store.create("cut-off", "q")
     for i, event in enumerate(events[:cut]):
         store.append("cut-off", i, event)
-    core = ScriptedCore(always(" Paris"))
+    core = ScriptedCore(lambda prompt, _: " Paris" if prompt.prefill else "text")
     result = make_agent([], core=core).resume("cut")
     assert (result.answer, result.stop_reason) == ("Paris", "confident")
-    assert len(core.prompts) < 4, "what was finished is not asked again"
+    assert len(core.prompts) < 5, "what was finished is not asked again"
     with pytest.raises(UsageError, match="has ended"):
         make_agent(always("x")).resume("cut-off")
 
@@ -188,7 +190,8 @@ def test_visible_checks_guide_and_hidden_ones_stay_hidden(make_agent) -> None:  
     words = iter(["a guess", "1911", "x"])
     core = ScriptedCore(lambda _p, _s: next(words))
     criterion = SuccessCriterion(kind="regex", visible=(r"^\d{4}$",), hidden=("SECRET-CHECK",))
-    result = make_agent([], core=core).run(Task(prompt="Which year?", success=criterion))
+    agent = make_agent([], core=core, strategy=BestOfN(3, kinds=("answer",)))
+    result = agent.run(Task(prompt="Which year?", success=criterion))
     assert (result.answer, result.stop_reason) == ("1911", "confident")
     assert not any("SECRET" in message.content for prompt in core.prompts for message in prompt.messages)
 
@@ -213,9 +216,23 @@ def test_the_kind_of_step_is_chosen_once_for_siblings(make_agent) -> None:  # ty
         asked.append(prompt.prefill)
         return " Paris" if prompt.prefill else "text"
 
-    agent = make_agent(script, tools=("python",))
+    agent = make_agent([], core=ScriptedCore(script), tools=("python",))
     assert agent.run("q").answer == "Paris"
     assert asked.count("") == 1
+
+
+def test_without_a_tool_that_runs_code_a_value_is_worked_out_in_words(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    said = {"": r"Two and two make \boxed{4}.", "ANSWER:": " 5"}
+    choosing = load_prompts().system["choose"].strip()
+
+    def script(prompt: Prompt, _sample: int) -> str:
+        return "value" if prompt.messages[0].content == choosing else said[prompt.prefill]
+
+    result = make_agent([], core=ScriptedCore(script)).run("How much is two and two?")
+    assert (result.answer, result.stop_reason) == ("4", "confident")
+    tree = Tree.from_events(open_store(tmp_path / "runs.sqlite").events(result.run_id))
+    assert {node.worked for node in tree.nodes.values() if node.id} == {"reason"}
+    assert {one.way for one in candidates(tree)} == {"reasoned"}
 
 
 @pytest.mark.real

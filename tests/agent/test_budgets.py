@@ -169,7 +169,7 @@ def test_a_budget_that_is_spent_before_the_search_begins(make_agent, tmp_path: P
 
 
 def test_tokens_end_a_run_in_the_middle_of_a_sample(make_agent) -> None:  # type: ignore[no-untyped-def]
-    agent = make_agent(lambda _p, _s: "word " * 200, delay_s=4.0, strategy=BestOfN(3))
+    agent = make_agent(lambda _p, _s: "word " * 200, delay_s=4.0, strategy=BestOfN(3, kinds=("answer",)))
     result = agent.run("q", budget=Budget(tokens=120))
     total = result.ledger.total
     assert result.stop_reason == "budget"

@@ -123,7 +123,19 @@ def test_choosing_takes_one_token_of_a_grammar(grow) -> None:  # type: ignore[no
     assert request.params.grammar == 'root ::= "value" | "text"'
     assert PROMPTING.chosen(Completion(text="text", finish_reason="stop"), kinds) == "answer"
     assert PROMPTING.chosen(Completion(text="rubbish", finish_reason="stop"), kinds) == "code"
-    assert Prompting([]).kinds(tree) == ["answer"]
+
+
+def test_where_no_program_can_run_a_value_is_worked_out_in_words(grow) -> None:  # type: ignore[no-untyped-def]
+    maker, without = grow(), Prompting(["browser"])
+    kinds = without.kinds(maker.tree)
+    request = without.choose(maker.tree, 0, kinds)
+    assert request.params.grammar == 'root ::= "value" | "text"'
+    assert without.chosen(Completion(text="value", finish_reason="stop"), kinds) == "reason"
+    assert without.chosen(Completion(text="text", finish_reason="stop"), kinds) == "answer"
+    assert without.step(maker.tree, 0, "code").kind == "reason"
+    failed = maker.add(RunCode(code="1/0"), seen=Observation(tool="python", ok=False, text="boom"))
+    assert without.step(maker.tree, failed, "code").kind == "answer", "its budget was spent"
+    assert without.kinds(grow("Praise salt in two paragraphs.").tree) == ["answer"]
 
 
 @pytest.mark.parametrize("in_question", [False, True])

@@ -53,7 +53,7 @@ def _with(done: Completion, question: str) -> Completion:
 
 
 def search(core: Critic, home: Path, task: Task) -> tuple[Result, Tree]:
-    with Agent(core, tools=(), strategy=BestOfN(), home=home) as agent:
+    with Agent(core, tools=(), strategy=BestOfN(kinds=("answer",)), home=home) as agent:
         result = agent.run(task)
     return result, Tree.from_events(open_store(home / "runs.sqlite").events(result.run_id))
 

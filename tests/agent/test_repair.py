@@ -28,7 +28,7 @@ def test_one_repair_and_the_branch_goes_on(make_agent, tmp_path: Path) -> None: 
         asked.append(prompt)
         return next(words)
 
-    result = make_agent(script, strategy=BestOfN(1)).run("Which city?")
+    result = make_agent(script, strategy=BestOfN(1, kinds=("answer",))).run("Which city?")
     assert result.answer == "Paris"
     assert len(asked) == 2
     assert asked[1].messages[: len(asked[0].messages)] == asked[0].messages, "the prefix is shared"
@@ -45,7 +45,7 @@ def test_one_repair_and_the_branch_goes_on(make_agent, tmp_path: Path) -> None: 
 
 
 def test_there_is_no_second_repair(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    result = make_agent(lambda _p, _s: "", strategy=BestOfN(1, max_depth=1)).run("Which city?")
+    result = make_agent(lambda _p, _s: "", strategy=BestOfN(1, max_depth=1, kinds=("answer",))).run("Which city?")
     assert result.answer is None
     events = events_of(result.run_id, tmp_path)
     assert sum(event.kind == "repairing" for event in events) == 1
@@ -64,7 +64,8 @@ def test_what_met_the_limit_of_tokens_is_not_asked_again(make_agent, tmp_path: P
 
 def test_what_follows_waits_for_the_repair(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """A branch that had to be asked again keeps its place: what was asked later is not decided on before it."""
-    result = make_agent(said("", " Rome", " Rome", " Paris"), strategy=BestOfN(3, first=3)).run("Which city?")
+    agent = make_agent(said("", " Rome", " Rome", " Paris"), strategy=BestOfN(3, first=3, kinds=("answer",)))
+    result = agent.run("Which city?")
     events = events_of(result.run_id, tmp_path)
     decided = next(place for place, event in enumerate(events) if event.kind == "decided")
     assert sum(event.kind == "thought" for event in events[:decided]) == 3
@@ -86,7 +87,7 @@ def test_a_program_that_is_no_python_is_told_so(make_agent) -> None:  # type: ig
 
 
 def test_a_resumed_run_asks_the_repair_and_not_the_step(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    whole = make_agent(said("", " Paris"), strategy=BestOfN(1)).run("q")
+    whole = make_agent(said("", " Paris"), strategy=BestOfN(1, kinds=("answer",))).run("q")
     store = open_store(tmp_path / "runs.sqlite")
     events = store.events(whole.run_id)
     cut = next(i for i, event in enumerate(events) if event.kind == "repairing") + 1
@@ -99,6 +100,6 @@ def test_a_resumed_run_asks_the_repair_and_not_the_step(make_agent, tmp_path: Pa
         asked.append(prompt)
         return " Paris"
 
-    assert make_agent(script, strategy=BestOfN(1)).resume("cut-off").answer == "Paris"
+    assert make_agent(script, strategy=BestOfN(1, kinds=("answer",))).resume("cut-off").answer == "Paris"
     assert len(asked) == 1
     assert "nothing in it" in asked[0].messages[-1].content

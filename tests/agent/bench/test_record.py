@@ -31,6 +31,8 @@ SCRIPT = Path(__file__).parents[3] / "benchmarks/record.py"
 
 
 def say(prompt: Prompt, _: Any) -> str:
+    if prompt.messages[0].content.startswith("Say what the task asks for"):
+        return "text"
     words = prompt.messages[-1].content
     return f" {words.split('What is ')[1].split()[0]}\n" if "What is " in words else " Water, and then more of it.\n"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ponder.parts import make_strategy
 from ponder.records import Answer, Expansion, Observation, RunCode, SuccessCriterion, Task
 from ponder.search.auto import Auto
 
@@ -80,6 +81,18 @@ def test_where_the_core_chose_words_they_stay_while_they_agree(grow: Any) -> Non
     maker.add(Answer(text="Rome"))
     maker.add(Answer(text="Milan"))
     assert Auto(8).ask(maker.tree) == [Expansion(parent=0, kind="code")] * 4
+
+
+def test_without_a_tool_that_runs_code_words_stay_while_they_agree(grow: Any) -> None:
+    strategy, maker = make_strategy(("browser",), "auto", 16), grow()
+    assert strategy.ask(maker.tree) == [Expansion(parent=0)] * 4
+    for answer in ("3", "3", "4"):
+        maker.add(Answer(text=answer), kind="reason", tokens=90)
+    assert strategy.ask(maker.tree) == [Expansion(parent=0, kind="reason")] * 4
+    maker = grow()
+    for answer in ("Rome", "Milan"):
+        maker.add(Answer(text=answer))
+    assert strategy.ask(maker.tree) == [Expansion(parent=0, kind="reason")] * 4, "they were just said, and differ"
 
 
 SALT = Task(prompt="Praise salt in at most 14 words.")

@@ -46,7 +46,8 @@ def test_every_node_is_graded_by_its_own_answer_and_equal_ones_once(run: tuple[P
 
 def test_a_node_says_after_how_many_decisions_it_was_asked_for_and_settled(make_agent: Any) -> None:
     answers = itertools.count(1)
-    agent = make_agent(lambda *_: f" {next(answers)}", strategy=BestOfN(5, first=2, step=2), policy=FullDepth())
+    strategy = BestOfN(5, first=2, step=2, kinds=("answer",))
+    agent = make_agent(lambda *_: f" {next(answers)}", strategy=strategy, policy=FullDepth())
     events: list[Event] = []
     agent.run(Task(prompt="q", id="suite/1"), on_event=events.append)
     with GradingRooms() as rooms:

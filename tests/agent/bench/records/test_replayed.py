@@ -47,7 +47,8 @@ def searched(make_agent: Any, tmp_path: Path) -> Searched:
 
     def search(name: str, policy: StopPolicy, task: str = "suite/1", **settings: Any) -> tuple[Path, list[Event]]:
         answers = iter([" 7", " 8", " 7", " 7", " 9", " 7", " 7", " 7"])
-        agent = make_agent(lambda *_: next(answers), strategy=BestOfN(5, first=2, step=3), policy=policy, prices=WORDS)
+        strategy = BestOfN(5, first=2, step=3, kinds=("answer",))
+        agent = make_agent(lambda *_: next(answers), strategy=strategy, policy=policy, prices=WORDS)
         events: list[Event] = []
         agent.run(Task(prompt="q", id=task), on_event=events.append)
         problem = Problem(task=Task(prompt="q", id=task), grader=Seven(), plain="q", reply="text")

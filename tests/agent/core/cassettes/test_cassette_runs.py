@@ -40,6 +40,8 @@ from ponder.store import open_store
 from ponder.tree import Event
 
 ANSWERS = ["ANSWER: 4", "ANSWER: 5", "ANSWER: 4", "ANSWER: 7", "ANSWER: 4", "ANSWER: 4"]
+AT_ONCE = BestOfN(kinds=("answer",))
+"""Its core is not asked how to begin."""
 QUESTIONS = ["What is 2 + 2?", "Which colour is the sky?", "Name a fish."]
 
 
@@ -55,7 +57,7 @@ def same(one: Result, other: Result) -> bool:
 
 
 def replay(tape: Path, home: Path, question: str | Task = QUESTIONS[0], **options: Any) -> Result:
-    with Agent(f"cassette:{tape}", home=home, **{"tools": (), "strategy": BestOfN(), **options}) as agent:
+    with Agent(f"cassette:{tape}", home=home, **{"tools": (), "strategy": AT_ONCE, **options}) as agent:
         return agent.run(question)
 
 
@@ -71,7 +73,7 @@ def record(tmp_path: Path) -> Record:
     ) -> tuple[Path, Result]:
         tape = tmp_path / "c.jsonl"
         core = ScriptedCore(script, delay_s=delay_s)
-        with Agent(core, home=tmp_path / "a", record=tape, **{"tools": (), "strategy": BestOfN(), **options}) as agent:
+        with Agent(core, home=tmp_path / "a", record=tape, **{"tools": (), "strategy": AT_ONCE, **options}) as agent:
             return tape, agent.run(QUESTIONS[0], budget=budget)
 
     return make
@@ -79,9 +81,9 @@ def record(tmp_path: Path) -> Record:
 
 def test_runs_replay_one_after_the_other_with_the_same_tree_and_decisions(tmp_path: Path) -> None:
     core = ScriptedCore(ANSWERS * 3, delay_s=0.01)
-    with Agent(core, tools=(), strategy=BestOfN(), home=tmp_path / "a", record=tmp_path / "c.jsonl") as agent:
+    with Agent(core, tools=(), strategy=AT_ONCE, home=tmp_path / "a", record=tmp_path / "c.jsonl") as agent:
         recorded = [agent.run(question) for question in QUESTIONS]
-    with Agent(f"cassette:{tmp_path / 'c.jsonl'}", tools=(), strategy=BestOfN(), home=tmp_path / "b") as agent:
+    with Agent(f"cassette:{tmp_path / 'c.jsonl'}", tools=(), strategy=AT_ONCE, home=tmp_path / "b") as agent:
         replayed = [agent.run(question) for question in QUESTIONS]
         with pytest.raises(UsageError, match="no further run"):
             agent.run(QUESTIONS[0])
@@ -112,7 +114,7 @@ def test_a_wall_budget_is_no_matter_of_todays_clock(record: Record, tmp_path: Pa
 
 def test_a_run_that_was_interrupted_is_interrupted_again(tmp_path: Path) -> None:
     core, tape = ScriptedCore(lambda _p, i: f"ANSWER: {i}", delay_s=0.3), tmp_path / "c.jsonl"
-    with Agent(core, tools=(), strategy=BestOfN(), home=tmp_path / "a", record=tape) as agent:
+    with Agent(core, tools=(), strategy=AT_ONCE, home=tmp_path / "a", record=tape) as agent:
         one = agent.run(QUESTIONS[0], on_event=lambda e: agent.interrupt() if e.kind == "decided" else None)
     assert one.stop_reason == "interrupted"
     other = replay(tape, tmp_path / "b")
@@ -122,7 +124,7 @@ def test_a_run_that_was_interrupted_is_interrupted_again(tmp_path: Path) -> None
 
 def test_a_replay_can_be_interrupted(record: Record, tmp_path: Path) -> None:
     tape, _ = record()
-    with Agent(f"cassette:{tape}", tools=(), strategy=BestOfN(), home=tmp_path / "b") as agent:
+    with Agent(f"cassette:{tape}", tools=(), strategy=AT_ONCE, home=tmp_path / "b") as agent:
         result = agent.run(QUESTIONS[0], on_event=lambda e: agent.interrupt() if e.kind == "asked" else None)
     assert (result.stop_reason, result.warnings) == ("interrupted", ())
 
