@@ -68,7 +68,7 @@ class Thought(Record):
     mean_logprob: float | None = None
     tokens_out: int = 0
     kind: StepKind | None = None
-    """The kind of step, where the core chose it and what it did does not tell: words that worked a value out."""
+    """The kind of step, where neither what was asked for nor what it did tells: words that worked a value out."""
 
 
 class Rated(Record):

@@ -108,7 +108,7 @@ def _record(one: Harvest, deps: Deps) -> bool:
     logprobs = completion.logprobs
     mean = sum(logprobs) / len(logprobs) if logprobs else None
     tokens = completion.usage.tokens_out
-    kind = request.kind if deps.tree.nodes[one.node].kind == "free" and request.kind == "reason" else None
+    kind = request.kind if request.kind == "reason" != deps.tree.nodes[one.node].kind else None
     thought = Thought(text=text, action=reading.action, mean_logprob=mean, tokens_out=tokens, kind=kind)
     deps.write("thought", one.node, thought)
     return True
