@@ -65,6 +65,8 @@ class ChecksAndVotes:
         most, next_most = (*features.counts, 0, 0)[:2]
         lead = chance_of_lead(first, second)
         votes = f"votes {first:.3g} to {second:.3g}"
+        if features.best_followed < 1:
+            return Decision(stop=False, confidence=lead, why=f"{votes}: no answer does all that the task's words ask")
         if lead >= self.threshold:
             why = f"{votes}: the leader is the likeliest answer with chance {lead:.3f}, at least {self.threshold:g}"
             return Decision(stop=True, reason="confident", confidence=lead, why=why)
@@ -72,8 +74,6 @@ class ChecksAndVotes:
         if 0 < left < most - next_most:
             why = f"{votes}: the samples that are left cannot change the leader"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)
-        if features.best_followed < 1:
-            return Decision(stop=False, confidence=lead, why=f"{votes}: no answer does all that the task's words ask")
         if features.kind == "texts" and features.answered >= _MIN_SAMPLES:
             why = f"{features.answered} texts: further ones will not agree either"
             return Decision(stop=True, reason="not_worth_it", confidence=lead, why=why)

@@ -27,6 +27,7 @@ def features(**given: Any) -> Features:
     ("given", "reason"),
     [
         ({"votes": (4.0,), "samples": 2, "answered": 2}, "confident"),
+        ({"votes": (4.0,), "samples": 2, "answered": 2, "best_followed": 0.5}, None),  # all of them too short
         ({"votes": (2.0,), "samples": 2, "answered": 2}, None),
         ({"votes": (2.0, 2.0)}, None),
         ({"votes": (5.0, 2.0), "counts": (4, 1), "samples": 7, "answered": 5}, "not_worth_it"),
