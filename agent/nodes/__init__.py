@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from pydantic import Field
+
 from ponder.budgets import BudgetWatch
 from ponder.control import Control
 from ponder.flight import Flight
@@ -67,8 +69,9 @@ class Thought(Record):
     action: Action
     mean_logprob: float | None = None
     tokens_out: int = 0
-    kind: StepKind | None = None
-    """The kind of step, where neither what was asked for nor what it did tells: words that worked a value out."""
+    kind: StepKind | None = Field(default=None, exclude_if=lambda kind: kind is None)
+    """The kind of step, where neither what was asked for nor what it did tells: words that worked a value out. Else it
+    is not written, so that cassettes of before replay."""
 
 
 class Rated(Record):

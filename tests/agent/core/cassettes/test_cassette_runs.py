@@ -168,6 +168,7 @@ def test_a_search_that_goes_another_way_says_where(record: Record, tmp_path: Pat
     tape, one = record()
     event = next(line for line in read_tape(tape).lines if isinstance(line, Wrote) and line.kind == "thought")
     assert event.data["text"] == "ANSWER:ANSWER: 4"
+    assert "kind" not in event.data, "cassettes of before have none"
     changed(tape, '"data":{"text":"ANSWER:ANSWER: 4"', '"data":{"text":"ANSWER:ANSWER: 6"')
     other = replay(tape, tmp_path / "b")
     assert (one.stop_reason, other.stop_reason) == ("not_worth_it", "error")
