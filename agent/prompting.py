@@ -103,34 +103,33 @@ class Prompting:
         """
         if has_tests(tree.task):
             return ["code"]
-        return ["answer"] if asks_for_text(tree.task) else ["code" if "python" in self._tools else "reason", "answer"]
+        return ["answer"] if asks_for_text(tree.task) else [step_kinds(self._tools)[0], "answer"]
 
     def drop(self, tool: str) -> None:
         """Offer a tool no longer: its budget is spent."""
         self._tools -= {tool}
 
-    def choose(self, tree: TreeView, parent: int, kinds: Sequence[StepKind]) -> StepRequest:
-        """Return the request whose one-token answer picks among `kinds`. Read it with `chosen`."""
-        grammar = one_of([self.prompts.ways[kind] for kind in kinds])
+    def choose(self, tree: TreeView, parent: int) -> StepRequest:
+        """Return the request whose one-token answer says what the task asks for. Read it with `chosen`."""
+        grammar = one_of([*self.prompts.ways.values()])
         params = SamplingParams(temperature=0.0, max_tokens=4, grammar=grammar, alternatives=_ALTERNATIVES)
         return StepRequest(prompt=self._prompt(tree, parent, "choose"), params=params)
 
     def chosen(self, completion: Completion, kinds: Sequence[StepKind]) -> StepKind:
-        """Return the kind that the core picked; the first one when its words name none.
+        """Return which of two kinds (for a value, for a text) the core picked; the first when its words name none.
 
         A program that prints a fact costs little, words where a computation is needed are wrong: so a value is worked
         out from a chance of `choose_value_at` on, where the core reports chances.
         """
-        marks = {kind: self.prompts.ways[kind].strip() for kind in kinds}
+        for_value, for_text = kinds
         value = self.chance_of_value(completion)
-        if value is not None and kinds[0] in ("code", "reason") and "answer" in kinds:
-            return kinds[0] if value >= self.prompts.choose_value_at else "answer"
-        said = completion.text.strip()
-        return next((kind for kind, mark in marks.items() if said.startswith(mark)), kinds[0])
+        if value is not None:
+            return for_value if value >= self.prompts.choose_value_at else for_text
+        return for_text if completion.text.strip().startswith(self.prompts.ways["text"].strip()) else for_value
 
     def chance_of_value(self, completion: Completion) -> float | None:
         """Return the chance that the core gives to a value, against a text; None where it reports no chances."""
-        return _share(completion, self.prompts.ways["code"], self.prompts.ways["answer"])
+        return _share(completion, self.prompts.ways["value"], self.prompts.ways["text"])
 
     def step(self, tree: TreeView, parent: int, kind: StepKind) -> StepRequest:
         """Return the request for a new step below `parent`: of this kind, if the tools allow it."""

@@ -52,7 +52,7 @@ async def ask(core: Core, name: str, options: argparse.Namespace) -> None:
     version = prompting.prompts.version
 
     async def one(task_name: str, task: Task, wanted: bool) -> None:
-        request = prompting.choose(Tree(task), 0, ["code", "answer"])
+        request = prompting.choose(Tree(task), 0)
         ((said,),) = await core.sample([request.prompt], 1, request.params)
         chance = prompting.chance_of_value(said)
         about = {"key": f"{name}/{version}/{task_name}", "core": name, "prompts": version, "task": task_name}

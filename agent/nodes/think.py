@@ -85,7 +85,7 @@ async def _choose(node: Node, deps: Deps) -> StepKind:
     kinds = deps.prompting.kinds(deps.tree)
     if len(kinds) == 1:
         return kinds[0]
-    request = deps.prompting.choose(deps.tree, parent, kinds)
+    request = deps.prompting.choose(deps.tree, parent)
     with deps.ledger.scope("core", node.id) as call:
         completions = await deps.core.sample(
             [request.prompt], 1, request.params, lambda _p, _s, done: call.report(done.usage)
@@ -108,7 +108,8 @@ def _record(one: Harvest, deps: Deps) -> bool:
     logprobs = completion.logprobs
     mean = sum(logprobs) / len(logprobs) if logprobs else None
     tokens = completion.usage.tokens_out
-    kind = request.kind if request.kind == "reason" != deps.tree.nodes[one.node].kind else None
+    untold = request.kind == "reason" and deps.tree.nodes[one.node].kind != "reason"
+    kind = request.kind if untold else None
     thought = Thought(text=text, action=reading.action, mean_logprob=mean, tokens_out=tokens, kind=kind)
     deps.write("thought", one.node, thought)
     return True

@@ -45,7 +45,7 @@ class Programs(Record):
 
 
 class Example(Record):
-    """A task and the kind of step that it is best begun with."""
+    """A task, and what it asks for: one of the `ways`."""
 
     task: str
     way: str
@@ -72,7 +72,7 @@ class PromptSet(Record):
     turns: Turns
     programs: Programs
     ways: dict[str, str]
-    """What the core says to choose a kind of step: a token each."""
+    """How the core says what a task asks for (`value`, `text`): a token each."""
     examples: tuple[Example, ...] = ()
     """What it is shown before it chooses."""
     verdicts: dict[str, str]

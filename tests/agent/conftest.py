@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import pytest
 
 from ponder.agent import Agent
 from ponder.core.scripted import Script, ScriptedCore
-from ponder.prompts import load_prompts
-from ponder.records import Action, Node, Observation, Prompt, StepKind, Task, Verdict
+from ponder.records import Action, Node, Observation, StepKind, Task, Verdict
 from ponder.tree import Event, Tree
+
+from .scripts import at_once
 
 MakeAgent = Callable[..., Agent]
 Running = Callable[[str], list[psutil.Process]]
@@ -30,19 +31,6 @@ def has_word(process: psutil.Process, word: str) -> bool:
 def running() -> Running:
     """Return a function: the processes below this one that have a word in their command line."""
     return lambda word: [one for one in psutil.Process().children(recursive=True) if has_word(one, word)]
-
-
-def at_once(script: Iterable[str] | Script) -> Script:
-    """Return the script of a core that would just answer where it is asked whether there is something to work out."""
-    lines = None if callable(script) else iter(script)
-    choosing = load_prompts().system["choose"].strip()
-
-    def say(prompt: Prompt, sample: int) -> str:
-        if prompt.messages[0].content == choosing:
-            return "text"
-        return next(lines) if lines is not None else script(prompt, sample)
-
-    return say
 
 
 @pytest.fixture

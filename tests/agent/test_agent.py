@@ -13,11 +13,12 @@ from ponder import Agent, Budget, Result, SuccessCriterion, Task
 from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, UnknownName, UsageError
 from ponder.judges.candidates import candidates
-from ponder.prompts import load_prompts
 from ponder.records import Completion, Prompt
 from ponder.search.best_of_n import BestOfN
 from ponder.store import open_store
 from ponder.tree import Event, Tree
+
+from .scripts import asks_how_to_begin, at_once
 
 
 def always(text: str):  # type: ignore[no-untyped-def]
@@ -134,10 +135,10 @@ def test_resume_goes_on_from_the_last_event(make_agent, tmp_path: Path) -> None:
     store.create("cut-off", "q")
     for i, event in enumerate(events[:cut]):
         store.append("cut-off", i, event)
-    core = ScriptedCore(lambda prompt, _: " Paris" if prompt.prefill else "text")
+    core = ScriptedCore(at_once(always(" Paris")))
     result = make_agent([], core=core).resume("cut")
     assert (result.answer, result.stop_reason) == ("Paris", "confident")
-    assert len(core.prompts) < 5, "what was finished is not asked again"
+    assert sum(not asks_how_to_begin(prompt) for prompt in core.prompts) < 4, "what was finished is not asked again"
     with pytest.raises(UsageError, match="has ended"):
         make_agent(always("x")).resume("cut-off")
 
@@ -188,10 +189,9 @@ def test_leaving_a_stream_ends_the_search(make_agent) -> None:  # type: ignore[n
 
 def test_visible_checks_guide_and_hidden_ones_stay_hidden(make_agent) -> None:  # type: ignore[no-untyped-def]
     words = iter(["a guess", "1911", "x"])
-    core = ScriptedCore(lambda _p, _s: next(words))
+    core = ScriptedCore(at_once(lambda _p, _s: next(words)))
     criterion = SuccessCriterion(kind="regex", visible=(r"^\d{4}$",), hidden=("SECRET-CHECK",))
-    agent = make_agent([], core=core, strategy=BestOfN(3, kinds=("answer",)))
-    result = agent.run(Task(prompt="Which year?", success=criterion))
+    result = make_agent([], core=core).run(Task(prompt="Which year?", success=criterion))
     assert (result.answer, result.stop_reason) == ("1911", "confident")
     assert not any("SECRET" in message.content for prompt in core.prompts for message in prompt.messages)
 
@@ -224,10 +224,9 @@ def test_the_kind_of_step_is_chosen_once_for_siblings(make_agent) -> None:  # ty
 @pytest.mark.parametrize("strategy", [None, BestOfN(1, kinds=("code",))], ids=["core chooses", "program wished for"])
 def test_without_a_tool_that_runs_code_a_value_is_worked_out_in_words(make_agent, tmp_path: Path, strategy) -> None:  # type: ignore[no-untyped-def]
     said = {"": r"Two and two make \boxed{4}.", "ANSWER:": " 5"}
-    choosing = load_prompts().system["choose"].strip()
 
     def script(prompt: Prompt, _sample: int) -> str:
-        return "value" if prompt.messages[0].content == choosing else said[prompt.prefill]
+        return "value" if asks_how_to_begin(prompt) else said[prompt.prefill]
 
     result = make_agent([], core=ScriptedCore(script), strategy=strategy).run("How much is two and two?")
     assert result.answer == "4"

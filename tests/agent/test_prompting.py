@@ -119,7 +119,7 @@ def test_a_task_with_tests_is_answered_by_a_program(grow) -> None:  # type: igno
 def test_choosing_takes_one_token_of_a_grammar(grow) -> None:  # type: ignore[no-untyped-def]
     tree = grow().tree
     kinds = PROMPTING.kinds(tree)
-    request = PROMPTING.choose(tree, 0, kinds)
+    request = PROMPTING.choose(tree, 0)
     assert request.params.grammar == 'root ::= "value" | "text"'
     assert PROMPTING.chosen(Completion(text="text", finish_reason="stop"), kinds) == "answer"
     assert PROMPTING.chosen(Completion(text="rubbish", finish_reason="stop"), kinds) == "code"
@@ -128,7 +128,7 @@ def test_choosing_takes_one_token_of_a_grammar(grow) -> None:  # type: ignore[no
 def test_where_no_program_can_run_a_value_is_worked_out_in_words(grow) -> None:  # type: ignore[no-untyped-def]
     maker, without = grow(), Prompting(["browser"])
     kinds = without.kinds(maker.tree)
-    request = without.choose(maker.tree, 0, kinds)
+    request = without.choose(maker.tree, 0)
     assert request.params.grammar == 'root ::= "value" | "text"'
     assert without.chosen(Completion(text="value", finish_reason="stop"), kinds) == "reason"
     assert without.chosen(Completion(text="text", finish_reason="stop"), kinds) == "answer"
@@ -142,7 +142,7 @@ def test_where_no_program_can_run_a_value_is_worked_out_in_words(grow) -> None: 
 def test_examples_come_before_the_task_when_the_core_chooses(grow, in_question: bool) -> None:  # type: ignore[no-untyped-def]
     prompts = load_prompts().model_copy(update={"system_in_question": in_question})
     tree = grow("What is 2+2?").tree
-    asked = Prompting(["python"], prompts=prompts).choose(tree, 0, ["code", "answer"]).prompt.messages
+    asked = Prompting(["python"], prompts=prompts).choose(tree, 0).prompt.messages
     turns = asked[0 if in_question else 1 :]
     assert [message.role for message in turns] == ["user", "assistant"] * len(prompts.examples) + ["user"]
     assert [message.content for message in turns[1::2]] == [prompts.ways[one.way] for one in prompts.examples]

@@ -28,12 +28,14 @@ from ponder.errors import CoreError, UnknownName, UsageError
 from ponder.policies.learned import Weights
 from ponder.records import Budget, Prompt
 
+from ..scripts import asks_how_to_begin
+
 WriteRows = Callable[..., Path]
 
 
 def says_its_number(prompt: Prompt, _: int) -> str:
     """Answer `What is 3 + 0?` with 3, but 4 with 7, and at once."""
-    if prompt.messages[0].content.startswith("Say what the task asks for"):
+    if asks_how_to_begin(prompt):
         return "text"
     number = prompt.messages[-1].content.split("What is ")[1].split()[0]
     return f" {'7' if number == '4' else number}\n"
