@@ -23,9 +23,9 @@ class ChecksAndVotes:
         alike: other programs, at least, that pass all visible checks and do on all calls what the best one does.
 
     With visible checks: stop when a candidate passes all of them, and, of programs, enough others that pass them do the
-    same. Besides: stop as `not_worth_it` when the samples that are left could not change the leader, or when the
-    answers are texts, which never agree, and one of them does all that the task's words ask; as `hopeless` when half
-    of the samples brought no answer at all.
+    same. Without them, answers that all do less than the task's words ask end nothing. Besides: stop as `not_worth_it`
+    when the samples that are left could not change the leader, or when the answers are texts, which never agree; as
+    `hopeless` when half of the samples brought no answer at all.
     """
 
     name = "checks-and-votes"
