@@ -1,15 +1,16 @@
 """One strategy against others, on the same tasks and at the same CPU, from recorded searches.
 
-    python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--cpu 20 40] [--weights FILE]
+    python benchmarks/strategies.py --first FOLDER... --others FOLDER... [--cpu 20 40] [--weights FILE [--by-suite]]
                                     [--write docs/search.md [--mark kinds]]
 
 A FOLDER is one of `benchmarks/records/`, as `benchmarks/record.py pack` writes it; those of `--first` are of one
 strategy. Searches are cut off after so many CPU seconds a task that each strategy's tasks cost as much on average as
 `--cpu` says, or as those of the first with all they have: `ponder.bench.records.matched`. The judge chooses in both,
 with the evidence that was there by then. With `--weights FILE` a second table has each strategy's searches ended by
-that stop policy, as a user's are, each beside the first strategy's on the same tasks. No core runs here. CPU seconds
-are worked out from tokens, at the width of the batches that a search has by itself (`ponder.policies.replay`), so that
-it does not matter how busy a machine was, with which engine records were made, or how many searches shared it.
+that stop policy, as a user's are, each beside the first strategy's on the same tasks; with `--by-suite` also on those
+of each suite. No core runs here. CPU seconds are worked out from tokens, at the width of the batches that a search has
+by itself (`ponder.policies.replay`), so that it does not matter how busy a machine was, with which engine records were
+made, or how many searches shared it.
 
 The last line is one JSON object.
 """
@@ -87,12 +88,16 @@ class Ended(Record):
     """Another strategy beside the first one on the same tasks, both ended by the same stop policy."""
 
     other: str
+    suite: str | None
+    """Whose tasks these are; None: all of them."""
     tasks: int
     own: Row
     theirs: Row
 
 
-def ended(first: Sequence[Path], others: Sequence[Path], weights: Weights, rates: Path) -> list[Ended]:
+def ended(
+    first: Sequence[Path], others: Sequence[Path], weights: Weights, rates: Path, *, by_suite: bool = False
+) -> list[Ended]:
     """Return what the strategies come to where the stop policy ends them. Raises UsageError."""
     replay, policy = Replay(rates_of(weights.core, rates), load().of(weights.core)), LearnedStop(weights)
 
@@ -103,9 +108,12 @@ def ended(first: Sequence[Path], others: Sequence[Path], weights: Weights, rates
     for name, folders in by_strategy(others).items():
         theirs = traces(folders)
         both = sorted(ours.keys() & theirs.keys())
-        one, two = (outcomes([own[task] for task in both], policy) for own in (ours, theirs))
-        found.append(Ended(other=name, tasks=len(both), own=row(one, two, policy="first"),
-                           theirs=row(two, two, policy=name)))  # fmt: skip
+        suites = list(dict.fromkeys(trace.suite for trace in ours.values())) if by_suite else []
+        for suite in [None, *suites]:
+            tasks = [task for task in both if suite in (None, ours[task].suite)]
+            one, two = (outcomes([own[task] for task in tasks], policy) for own in (ours, theirs))
+            found.append(Ended(other=name, suite=suite, tasks=len(tasks), own=row(one, two, policy="first"),
+                               theirs=row(two, two, policy=name)))  # fmt: skip
     return found
 
 
@@ -114,7 +122,7 @@ def ended_table(name: str, found: Sequence[Ended]) -> str:
     head = ["against", "tasks", f"`{name}`", "the other", "ahead by", f"CPU s a task: `{name}`", "the other"]
     rows = [
         [
-            f"`{one.other}`", str(one.tasks), share(one.own.accuracy), share(one.theirs.accuracy),
+            one.suite or f"`{one.other}`", str(one.tasks), share(one.own.accuracy), share(one.theirs.accuracy),
             points(one.own.difference), f"{one.own.cost.value:.0f}", f"{one.theirs.cost.value:.0f}",
         ]
         for one in found
@@ -139,13 +147,16 @@ def main() -> None:
     parser.add_argument("--cpu", type=float, nargs="+", default=[math.inf], metavar="S", help="mean CPU seconds a task")
     parser.add_argument("--rates", type=Path, default=RATES, help="what tokens cost (benchmarks/rates.py)")
     parser.add_argument("--weights", type=Path, help="of the stop policy that ends searches (`ponder policy train`)")
+    parser.add_argument("--by-suite", action="store_true", help="with --weights: a row for each suite, too")
     parser.add_argument("--write", type=Path, help="put the table into this page, between its marks")
     parser.add_argument("--mark", help="between those marks that name this")
     options = parser.parse_args()
     name, found = compare(options.first, options.others, options.cpu, options.rates)
     text = shown(name, found)
     if options.weights:
-        stopped = ended(options.first, options.others, read(options.weights), options.rates)
+        stopped = ended(
+            options.first, options.others, read(options.weights), options.rates, by_suite=options.by_suite
+        )
         text = f"{text}\n\nEach ended by the stop policy:\n\n{ended_table(name, stopped)}"
     if options.write:
         put(text, options.write, BEGIN.format(mark=f", {options.mark}" if options.mark else ""), END)
