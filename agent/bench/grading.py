@@ -15,7 +15,10 @@ from ponder.records import Limits
 TEST_LIMITS = Limits(cpu_s=10.0, wall_s=30.0)
 """Of one answer's hidden tests together. HumanEval's own harness gives 3 s of wall time; a search runs beside this."""
 
-_NUMBERS = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+_NUMBERS = re.compile(
+    r"(?:(?<![\w.])[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|(?:(?<![\w.])[-+])?\.\d+"
+)
+"""A minus behind a digit is none: 10-20 ends with 20."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,5 +74,5 @@ def last_number(text: str) -> Decimal | None:
     value = number(final_value(text))
     if value is not None:
         return value
-    found = _NUMBERS.findall(text)
+    found = _NUMBERS.findall(text.replace("\N{MINUS SIGN}", "-"))
     return number(found[-1]) if found else None

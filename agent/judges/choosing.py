@@ -52,7 +52,7 @@ def _best_text(found: Sequence[Candidate]) -> Best:
     best = max(most_faithful(found), key=lambda c: (c.rubric or 0.0, -c.node))
     lead = chance_of_lead(1.0, 1.0 if len(found) > 1 else 0.0)
     confidence = _with_checks(best, lead)
-    return Best(answer=shown(best.answer), confidence=confidence, node=best.node, votes=1, total=len(found))
+    return Best(answer=best.answer.strip(), confidence=confidence, node=best.node, votes=1, total=len(found))
 
 
 def _with_checks(best: Candidate, otherwise: float) -> float:

@@ -50,10 +50,10 @@ def recorded(suite: str, problem: Problem, events: Sequence[Event], rooms: Gradi
     grades: dict[str, Grade] = {}
 
     def grade(answer: str | None) -> Grade | None:
-        """Grade an answer as it would have been given: a program as it is, else as a person is shown it."""
+        """Grade an answer as it would have been given: programs and texts as they are, others as they are shown."""
         if not answer:
             return None
-        answer = answer if problem.reply == "program" else shown(answer)
+        answer = answer if problem.reply in ("program", "whole") else shown(answer)
         if answer not in grades:
             grades[answer] = rooms.grade(problem, answer)
         return grades[answer]
