@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ponder.answers import normalise, number
 from ponder.errors import UsageError
 from ponder.records import SuccessCriterion
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
 
 
 def passes(criterion: SuccessCriterion, check: str, answer: str) -> bool:
@@ -28,14 +34,20 @@ def passes(criterion: SuccessCriterion, check: str, answer: str) -> bool:
         case "json_schema":
             return _fits(check, answer)
         case "python":
-            return bool(_predicate(check)(answer))
+            return _says_so(check, answer)
     raise UsageError(f"{criterion.kind} checks run in a sandbox, not here")
 
 
 def validate(criterion: SuccessCriterion) -> None:
     """Raise UsageError when a check of the criterion is broken."""
-    if criterion.kind not in ("tests", "rubric"):
-        for check in (*criterion.visible, *criterion.hidden):
+    if criterion.kind in ("tests", "rubric"):
+        return
+    for check in (*criterion.visible, *criterion.hidden):
+        if criterion.kind == "python":
+            _predicate(check)
+        elif criterion.kind == "json_schema":
+            _refuse_missing(_validator(check).schema)
+        else:
             passes(criterion, check, "")
 
 
@@ -55,22 +67,77 @@ def _close(check: str, answer: str, tolerance: float) -> bool:
 
 
 def _fits(check: str, answer: str) -> bool:
-    import jsonschema
+    from referencing.exceptions import Unresolvable
 
+    validator = _validator(check)
     try:
-        schema = json.loads(check)
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except (ValueError, jsonschema.SchemaError) as error:
-        raise UsageError(f"the JSON schema is broken: {str(error).splitlines()[0]}") from error
-    try:
-        return bool(jsonschema.Draft202012Validator(schema).is_valid(json.loads(answer)))
-    except ValueError:
+        return bool(validator.is_valid(json.loads(answer, parse_constant=_refuse)))
+    except Unresolvable as error:
+        raise UsageError(f"the JSON schema refers to what is not in it: {error}") from error
+    except (ValueError, RecursionError, OverflowError):  # hostile answers nest deep, and hold numbers beyond all bounds
         return False
 
 
-def _predicate(check: str):  # type: ignore[no-untyped-def]  # a user's function of any type
+def _validator(check: str) -> Validator:
+    """Return the validator of a schema; it fetches nothing. Raises UsageError: the schema is broken."""
+    from jsonschema import Draft202012Validator, SchemaError
+    from referencing import Registry
+
+    try:
+        schema = json.loads(check)
+        Draft202012Validator.check_schema(schema)
+    except (ValueError, RecursionError, SchemaError) as error:
+        raise UsageError(f"the JSON schema is broken: {str(error).splitlines()[0]}") from error
+    return Draft202012Validator(schema, registry=Registry())
+
+
+def _refuse_missing(schema: Any) -> None:
+    """Raise UsageError where a schema refers to what is not in it: nothing is fetched."""
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    base = schema.get("$id", "") if isinstance(schema, dict) else ""
+    resolver = Registry().with_resource(base, DRAFT202012.create_resource(schema)).crawl().resolver(base)
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except Unresolvable as error:
+            raise UsageError(f"the JSON schema refers to {reference!r}, which is not in it") from error
+
+
+def _references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            yield from _references(one)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _predicate(check: str) -> Callable[[str], object]:
     module, _, name = check.partition(":")
     try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"cannot load the check {check!r}: {error}", fix="write it as module:function") from error
+        found = getattr(import_module(module), name)
+    except Exception as error:  # the module is the user's: whatever it raises
+        wrong = f"cannot load the check {check!r}: {type(error).__name__}: {error}"
+        raise UsageError(wrong, fix="write it as module:function") from error
+    if not callable(found):
+        raise UsageError(f"the check {check!r} is no function", fix="write it as module:function")
+    return found  # type: ignore[no-any-return]
+
+
+def _says_so(check: str, answer: str) -> bool:
+    """Return what a predicate says of an answer. One that raises does not say yes: told once, as a warning."""
+    try:
+        return bool(_predicate(check)(answer))
+    except UsageError:
+        raise
+    except Exception as error:  # of a user's function: whatever it is, the search goes on
+        warnings.warn(f"the check {check} raised {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
+        return False
