@@ -132,7 +132,10 @@ def _deps(
 
 
 def _result(search: Search, deps: Deps, last: Decided | None, problem: str | None) -> Result:
-    best = deps.judge.best(deps.tree)
+    try:
+        best = deps.judge.best(deps.tree)
+    except Exception as error:  # what broke the search may break this, too: the bill and the warnings are still told
+        best, problem = None, problem or f"the judge broke: {type(error).__name__}: {error}"
     warnings = list(search.warnings)
     warnings += getattr(deps.tools.get("browser"), "warnings", ())
     if problem is not None:

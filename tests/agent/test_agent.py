@@ -101,6 +101,17 @@ def test_a_part_that_has_a_bug_does_not_take_the_answer_with_it(make_agent) -> N
     assert "StopIteration" in result.warnings[-1]
 
 
+def test_a_judge_that_breaks_takes_neither_the_bill_nor_the_warning_with_it(make_agent) -> None:  # type: ignore[no-untyped-def]
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            raise ValueError("no opinion")
+
+    result = make_agent(always(" Paris"), judge=Broken()).run("q")
+    assert (result.answer, result.stop_reason) == (None, "error")
+    assert "ValueError: no opinion" in result.warnings[-1]
+    assert result.ledger.total.calls
+
+
 def test_every_event_is_recorded_and_rebuilds_the_tree(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     heard: list[Event] = []
     result = make_agent(always(" Paris")).run("q", on_event=heard.append)
