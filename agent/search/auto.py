@@ -120,13 +120,15 @@ def _is_one_failed_program(tree: TreeView, attempts: Sequence[Attempt]) -> bool:
 def _worth_bettering(tree: TreeView, attempts: Sequence[Attempt], times: int) -> list[Attempt]:
     """Return attempts whose feedback can be used, the most promising first."""
     bettered = Counter(one.of for one in attempts)
-    repeated = {attempts[one.of].end.answer for one in attempts if one.of is not None and repeats_itself(tree, one.end)}
+    again = {one.of for one in attempts if one.of is not None and repeats_itself(tree, one.end)}
+    repeated = {attempts[place].end.answer for place in again} - {None}  # the same program in another place, too
     found = [
         (place, one)
         for place, one in enumerate(attempts)
         if one.end.status == "judged"
         and _has_feedback(tree, one.end)
         and bettered[place] < times
+        and place not in again
         and one.end.answer not in repeated
         and not repeats_itself(tree, one.end)
     ]

@@ -129,6 +129,14 @@ def test_an_attempt_that_was_only_repeated_is_not_bettered_again(grow: Any) -> N
     assert parents(Auto(16).ask(maker.tree)) == [3, 0, 0, 0]
 
 
+def test_a_program_that_was_only_repeated_leaves_other_broken_ones_to_be_bettered(grow: Any) -> None:
+    maker = grow()
+    first = maker.add(RunCode(code="1/0"), seen=BAD)
+    second = maker.add(RunCode(code="[][1]"), seen=BAD)
+    maker.add(RunCode(code="1/0"), seen=BAD, parent=first)
+    assert parents(Auto(8).ask(maker.tree)) == [second, 0, 0, 0]
+
+
 @pytest.mark.parametrize("text", ["7", "It is one of those long texts of which no two ever agree, number {}."])
 def test_whether_what_is_there_is_enough_is_for_the_policy_to_say(grow: Any, text: str) -> None:
     maker = grow()
