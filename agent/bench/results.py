@@ -193,7 +193,7 @@ def read_lines(content: bytes, path: Path) -> Results:
         manifest = json.loads(first)["manifest"]
         if manifest["format"] != FORMAT:
             raise UsageError(f"{path} is of format {manifest['format']}, and this ponder reads format {FORMAT}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is no results file: its first line holds no manifest") from error
     rows = {}
     for number, line in enumerate(rest, 2):
@@ -203,6 +203,10 @@ def read_lines(content: bytes, path: Path) -> Results:
             raise UsageError(f"{path}, line {number}: no row of results") from error
         rows[row.task] = row
     return Results(manifest=manifest, rows=rows)
+
+
+_SAME_TASKS = ("suite", "data_sha256", "reasoning_gym")
+"""What two manifests agree on if tasks of one name are the same task."""
 
 
 class Comparison(Record):
@@ -220,10 +224,19 @@ class Comparison(Record):
 
 
 def compare(first: Results, second: Results) -> Comparison:
-    """Return the paired differences, with 95% bootstrap intervals. Raises UsageError: no task is in both."""
+    """Return the paired differences, with 95% bootstrap intervals.
+
+    Raises:
+        UsageError: no task is in both, or what is named alike is not the same task there.
+    """
     both = sorted(first.rows.keys() & second.rows.keys())
     if not both:
         raise UsageError("the two results have no task in common")
+    for key in _SAME_TASKS:
+        one, other = first.manifest.get(key), second.manifest.get(key)
+        if one != other:
+            found = f"{key} is {_short(one)} in the first, {_short(other)} in the second"
+            raise UsageError(f"these are other tasks of the same names: {found}")
     pairs = [(first.rows[task], second.rows[task]) for task in both]
     return Comparison(
         tasks=len(both),

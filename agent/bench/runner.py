@@ -168,7 +168,8 @@ def _one_by_one(
         if solved.stop_reason == "interrupted":
             raise KeyboardInterrupt
         file.begin(solver.circumstances)
-        row = _row(problem, solved, rooms.grade(problem, solved.answer), load_cpu_s)
+        answer = None if solved.stop_reason == "error" else solved.answer  # what a search broke off with is none
+        row = _row(problem, solved, rooms.grade(problem, answer), load_cpu_s)
         load_cpu_s = None
         file.add(row)
         yield row

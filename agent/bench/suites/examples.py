@@ -75,7 +75,7 @@ def _docstring(prompt: str, entry_point: str) -> tuple[Signature | None, str]:
     """Return the function's signature and its docstring as written, escapes and all: they are its strings' escapes."""
     try:
         tree = ast.parse(prompt + "\n    pass\n")
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None, ""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == entry_point:

@@ -88,7 +88,7 @@ def before(prompt: str, entry_point: str) -> str:
     """
     try:
         tree = ast.parse(prompt + "\n    pass\n")
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     given = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == entry_point)]
     return "\n".join(ast.unparse(node) for node in given)

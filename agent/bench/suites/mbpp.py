@@ -30,7 +30,7 @@ class MbppRow(Row):
     @field_validator("test_list")
     @classmethod
     def _has_hidden_tests(cls, tests: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(tests)) < 2:
+        if not _plain_lines(tests[0] if tests else "") or len({*map(_plain_lines, tests)} - {""}) < 2:
             raise ValueError("one test is visible, so it takes two different ones at least")
         return tests
 
@@ -43,13 +43,12 @@ def read(path: Path) -> Data[MbppRow]:
 def problem(row: MbppRow) -> Problem:
     """Return the row as a problem `mbpp/NUMBER`."""
     setup = _plain_lines(row.test_setup_code)
-    tests = [f"{setup}\n{test}" if setup else test for test in map(_plain_lines, row.test_list)]
-    challenges = [f"{setup}\n{test}" if setup else test for test in map(_plain_lines, row.challenge_test_list)]
-    visible, *hidden = tests
+    every = filter(None, map(_plain_lines, (*row.test_list, *row.challenge_test_list)))
+    visible, *hidden = (f"{setup}\n{test}" if setup else test for test in every)
     text = _plain_lines(row.text)
     return Problem(
         task=Task(id=f"mbpp/{row.task_id}", prompt=text, success=SuccessCriterion(kind="tests", visible=(visible,))),
-        grader=ProgramGrader(tests=tuple(test for test in (*hidden, *challenges) if test != visible)),
+        grader=ProgramGrader(tests=tuple(test for test in hidden if test != visible)),
         plain=PLAIN.format(text=text, test=visible),
         reply="program",
     )

@@ -80,9 +80,11 @@ def _content(path: Path) -> bytes:
 
 def _row(line: str, kind: type[R], where: str) -> R:
     try:
-        return kind.model_validate(json.loads(line))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:  # also an integer of more digits than Python reads
         raise UsageError(f"{where}: no JSON ({error})") from error
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

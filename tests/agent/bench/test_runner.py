@@ -337,6 +337,22 @@ def test_ctrl_c_ends_all_solvers_and_keeps_what_is_done(
     slow.close()
 
 
+def test_what_a_search_broke_off_with_counts_as_wrong(
+    gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms
+) -> None:
+    class Breaking(Interrupted):
+        def solve(self, problem: Problem) -> Solved:
+            solved = self._inner.solve(problem)
+            self._count += 1
+            return solved.model_copy(update={"stop_reason": "error"}) if self._count == 1 else solved
+
+    out = tmp_path / "r.jsonl"
+    summary = greedy(open_suite("gsm8k", data=gsm8k_file), out, rooms, solver=Breaking(""), limit=3)  # type: ignore[arg-type]
+    first = read_results(out).rows[summary.names[0]]
+    assert (first.right, first.graded, first.stop_reason) == (False, "no answer", "error")
+    assert first.answer is not None
+
+
 def test_searches_that_break_are_tried_again_and_end_a_run(
     gsm8k_file: Path, tmp_path: Path, rooms: GradingRooms
 ) -> None:
@@ -370,6 +386,9 @@ def test_compare_pairs_the_tasks_that_both_have(gsm8k_file: Path, tmp_path: Path
     assert found.accuracy.low <= found.accuracy.value <= found.accuracy.high
     with pytest.raises(UsageError, match="in common"):
         compare(first, Results(manifest={}, rows={}))
+    others = Results(manifest=second.manifest | {"data_sha256": "another file's"}, rows=second.rows)
+    with pytest.raises(UsageError, match="other tasks of the same names: data_sha256"):
+        compare(first, others)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,13 @@ def test_a_gzipped_file_and_lines_that_only_look_like_two(tmp_path: Path) -> Non
     assert open_suite("gsm8k", data=path).size == 2
 
 
+def test_a_prompt_that_python_cannot_parse_has_no_examples(write_rows: WriteRows) -> None:
+    row = {"task_id": "H/1", "prompt": "x = " + 50_000 * "-" + "1", "entry_point": "f", "test": "def check(f): pass"}
+    (problem,) = open_suite("humaneval", data=write_rows([row])).problems(1)
+    assert problem.task.success is not None
+    assert problem.task.success.visible == ()
+
+
 @pytest.mark.parametrize(
     ("suite", "rows", "told"),
     [
@@ -132,6 +139,8 @@ def test_a_gzipped_file_and_lines_that_only_look_like_two(tmp_path: Path) -> Non
         ("mbpp", [without(MBPP, "test_list")], "line 1: the field 'test_list' is missing"),
         ("mbpp", [without(MBPP, "text")], "line 1: the field 'text' is missing"),
         ("mbpp", [MBPP | {"test_list": ["assert 1"]}], "line 1: test_list: one test is visible"),
+        ("mbpp", [MBPP | {"test_list": ["assert 1", "assert 1 "]}], "line 1: test_list: one test is visible"),
+        ("mbpp", [MBPP | {"test_list": ["assert 1", "  "]}], "line 1: test_list: one test is visible"),
         ("mbpp", [MBPP | {"test_list": "assert 1"}], "line 1: test_list"),
         ("mbpp", [MBPP | {"test_list": ["assert 1", 2]}], "line 1: test_list.1"),
         ("mbpp", [MBPP | {"task_id": "seven"}], "line 1: task_id"),
@@ -143,6 +152,7 @@ def test_a_gzipped_file_and_lines_that_only_look_like_two(tmp_path: Path) -> Non
         ("gsm8k", [GSM8K | {"answer": "#### many"}], "line 1: answer"),
         ("gsm8k", [GSM8K, without(GSM8K, "question")], "line 2: the field 'question' is missing"),
         ("gsm8k", ["[" * 100_000], "line 1: no JSON"),
+        ("gsm8k", ['{"question": ' + 5000 * "1" + "}"], "line 1: no JSON"),
         ("humaneval", [{"task_id": "H/1", "prompt": "def f():", "entry_point": "f()", "test": "x"}],
          "no function's name"),
         ("humaneval", [GSM8K], "line 1: the field 'task_id' is missing"),
