@@ -103,7 +103,7 @@ class Agent:
             tools=usable,
             strategy=searches,
             judge=judge or EvidenceJudge(load().of(model)),
-            policy=policy or make_policy(model, folder, searches, value=value, risk=risk),
+            policy=policy or make_policy(model, folder, searches, usable, value=value, risk=risk),
             limits=limits or Limits(),
             prices=check_prices(prices or Prices()),
             hosts=hosts or HostRules(),

@@ -113,24 +113,29 @@ def learned_for(model: str, home: Path) -> Weights | None:
 
 
 def make_policy(
-    model: str, home: Path, strategy: Strategy, *, value: float | None = None, risk: float | None = None
+    model: str, home: Path, strategy: Strategy, tools: Collection[str], *, value: float | None = None,
+    risk: float | None = None,
 ) -> StopPolicy:
     """Return the stop policy that was learned for a core, the user's own first; a rule where there is none.
 
     Args:
         model: see `model_of`.
         home: where `ponder policy train` puts weights, in `policies/`.
-        strategy: that searches: a risk is certified for searches of one strategy.
+        strategy: that searches: a risk is certified for searches of one strategy, with code that runs.
+        tools: that it has.
         value: what a right answer is worth, in the units of the prices.
         risk: of the tasks that a full search gets right, the share that may be lost.
 
     Raises:
-        UsageError: a value or a risk was named, and nothing was learned for this core or the risk is not certified.
+        UsageError: a value or a risk was named, and nothing was learned for this core or the risk is not certified for
+            such searches.
     """
     weights = learned_for(model, home)
     if weights is not None:
+        if risk is not None and "python" not in tools:
+            raise UsageError("no risk was calibrated for searches that run no code", fix="give it the tool python")
         return LearnedStop(
-            weights, value=VALUE if value is None else value, risk=risk, strategy=strategy.name.removesuffix(MARK),
+            weights, value=VALUE if value is None else value, risk=risk, strategy=strategy.name,
             samples=strategy.max_samples,
         )
     if value is not None or risk is not None:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ponder.errors import UsageError
 from ponder.policies.checks_and_votes import ChecksAndVotes
@@ -81,8 +81,18 @@ def at_this_rate(features: Features) -> float:
     return sum(features.cost_by_tool.values()) / max(1.0, done) * max(0.0, features.max_samples - done)
 
 
+_NO_SEARCH = Features(
+    rounds=0, samples=0, answered=0, pending=0, max_samples=0, votes=(), answer_words=0.0, checks=0, best_passed=None,
+    failed_steps=0, cpu_spent_s=0.0, wall_spent_s=0.0, tokens_spent=0,
+)
+KNOWN = frozenset(inputs(_NO_SEARCH))
+"""The names of all inputs."""
+
+
 class Input(Record):
     """One input of a model, and what training saw of it."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     name: str
     mean: float
@@ -113,6 +123,8 @@ class Chances(NamedTuple):
 class Model(Record):
     """Logistic models of one kind of search."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     kind: Kind
     inputs: tuple[Input, ...]
     bias: Mapping[Head, float]
@@ -122,6 +134,19 @@ class Model(Record):
     """What a full search costs after this, as a share of what its samples that are left would by those so far."""
     snapshots: int = 0
     tasks: int = 0
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        """Refuse what could not be evaluated: a head that is missing, a weight of what is no input."""
+        names = {one.name for one in self.inputs}
+        if unknown := sorted(names - KNOWN):
+            raise ValueError(f"{unknown[0]} is no input of this version")
+        for head in HEADS:
+            if head not in self.bias or head not in self.weights:
+                raise ValueError(f"the head {head} is missing")
+            if unknown := sorted(self.weights[head].keys() - names):
+                raise ValueError(f"{head} weighs {unknown[0]}, which is none of its inputs")
+        return self
 
     def chances(self, values: Mapping[str, float]) -> Chances:
         """Return how likely the best answer is right, now and later. Raises KeyError: an input is missing."""
@@ -226,7 +251,10 @@ class LearnedStop:
         """See `StopPolicy.decide`."""
         kind = kind_of(features)
         if features.best_passed is not None and kind != "programs":
-            return self._by_checks.decide(features)
+            if self.certificate is None:
+                return self._by_checks.decide(features)
+            why = "no record has visible checks of such answers: no risk is certified for them"
+            return Decision(stop=False, confidence=features.confidence, why=why)
         model, values = self._model(kind), inputs(features)
         if model is None or (unknown := self._unknown(model, values)):
             why = f"nothing was learned about {kind}" if model is None else unknown

@@ -25,7 +25,7 @@ class Certificate(Record):
     strategy: str = ""
     samples: int = 0
     """That a full search takes at most."""
-    threshold: float | None
+    threshold: float | None = Field(ge=0, le=1, allow_inf_nan=False)
     """The least careful threshold that is certified; None: none is, the record is too small or the losses too many."""
     tasks: int
     """Calibration tasks: those that the full search gets right."""

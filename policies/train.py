@@ -15,6 +15,7 @@ from itertools import chain
 from statistics import fmean, pstdev
 from typing import Any
 
+from ponder.bench.records.offline import INDEPENDENT
 from ponder.errors import UsageError
 from ponder.policies.learned import HEADS, Head, Input, Kind, Model, Weights, at_this_rate, inputs, kind_of
 from ponder.policies.replay.past import Prefix
@@ -120,14 +121,14 @@ def train(traces: Sequence[Trace], *, core: str, records: Sequence[str]) -> Weig
 def fit(traces: Sequence[Trace]) -> list[Model]:
     """Return a model for each kind of search that there are enough snapshots of."""
     by_kind: dict[Kind, list[Snapshot]] = defaultdict(list)
-    left: dict[Kind, list[float]] = defaultdict(list)
+    left: dict[Kind, list[tuple[float, float]]] = defaultdict(list)
     for trace in traces:
         for one, prefix in zip(snapshots(trace), trace.prefixes, strict=False):
             by_kind[one.kind].append(one)
             if (naive := at_this_rate(prefix.features)) > 0:
-                left[one.kind].append((trace.full.cost - prefix.cost) / naive)
+                left[one.kind].append(((trace.full.cost - prefix.cost) / naive, one.share))
     return [
-        _model(kind, found, max(0.05, fmean(left[kind]) if left[kind] else 1.0))
+        _model(kind, found, max(0.05, fmean(*zip(*left[kind], strict=True)) if left[kind] else 1.0))
         for kind, found in by_kind.items()
         if _count(found) >= FEWEST
     ]
@@ -203,10 +204,12 @@ def _logistic(x: Any, y: Any, shares: Any, strength: float) -> Any:
 def certificates(weights: Weights, traces: Sequence[Trace], risks: Sequence[float] = RISKS) -> list[Certificate]:
     """Return what tasks that the models have not seen say of each risk, strategy by strategy.
 
-    Each task counts once: by one search, in the order that it had.
+    Each task counts once: by one search, in the order that it had. Independent samples have no certificate: replay
+    takes them a few at a time, a live search is asked after whichever ends, and each look more is a chance more to
+    stop wrongly.
     """
     found = []
-    for strategy in sorted({trace.strategy for trace in traces}):
+    for strategy in sorted({trace.strategy for trace in traces} - {INDEPENDENT}):
         own = {trace.task: trace for trace in as_recorded(traces) if trace.strategy == strategy}
         paths = courses(weights, list(own.values()))
         searched = {"strategy": strategy, "samples": max(one.full.features.max_samples for one in own.values())}

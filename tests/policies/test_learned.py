@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,8 @@ def test_visible_checks_of_an_answer_decide_by_themselves() -> None:
     policy = LearnedStop(WEIGHTS, value=10_000.0)
     assert policy.decide(features(checks=1, best_passed=1.0)).stop
     assert not policy.decide(features(checks=1, best_passed=0.0)).stop
+    careful = LearnedStop(WEIGHTS, risk=0.05).decide(features(checks=1, best_passed=1.0, confidence=1.0))
+    assert (careful.stop, "no risk is certified" in careful.why) == (False, True)
 
 
 def test_it_says_why_it_gives_up() -> None:
@@ -132,6 +136,35 @@ def test_weights_are_read_by_core_and_a_broken_file_is_named(tmp_path: Path) -> 
         load(tmp_path / "b.json", "b")
 
 
+@pytest.mark.parametrize(
+    ("path", "broken", "wrong"),
+    [
+        (["models", 0, "bias", "found_end"], None, "the head found_end is missing"),
+        (["models", 0, "bias", "now"], "NaN", "finite number"),
+        (["models", 0, "inputs", 0, "name"], "luck", "luck is no input of this version"),
+        (["models", 0, "weights", "now"], {"lead": 1.0}, "now weighs lead, which is none of its inputs"),
+        (["models", 0, "inputs", 0, "high"], "Infinity", "finite number"),
+        (["certificates", 0, "threshold"], "NaN", "finite number"),
+        (["certificates", 0, "threshold"], 2.0, "less than or equal to 1"),
+    ],
+)
+def test_weights_that_could_not_be_used_are_refused_where_they_are_read(
+    path: list[Any], broken: Any, wrong: str, tmp_path: Path
+) -> None:
+    whole = WEIGHTS.model_dump(mode="json")
+    part = whole
+    for step in path[:-1]:
+        part = part[step]
+    if broken is None:
+        del part[path[-1]]
+    else:
+        part[path[-1]] = broken
+    text = json.dumps(whole).replace('"NaN"', "NaN").replace('"Infinity"', "Infinity")
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(UsageError, match=wrong):
+        load(tmp_path / "c.json", "c")
+
+
 def test_a_decision_takes_less_than_two_milliseconds() -> None:
     every = tuple(Input(name=name, mean=0.0, scale=1.0, low=-99.0, high=99.0) for name in inputs(features()))
     weights = {head: {one.name: 0.1 for one in every} for head in HEADS}
@@ -148,17 +181,20 @@ def test_an_agent_takes_what_was_learned_for_its_core(tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "c.json").write_text(WEIGHTS.model_dump_json())
     (tmp_path / "policies" / "other.json").write_text("broken: of another core")
-    searches = make_strategy(["python"], "auto+tests", 16)
-    policy = make_policy("c", tmp_path, searches, value=5.0)
+    tools, searches = ["python"], make_strategy(["python"], "auto", 16)
+    policy = make_policy("c", tmp_path, searches, tools, value=5.0)
     assert isinstance(policy, LearnedStop)
     assert policy.value == 5.0
-    assert isinstance(make_policy("d", tmp_path, searches), ChecksAndVotes)
-    assert isinstance(make_policy("c", tmp_path, searches, risk=0.05), LearnedStop)
-    with pytest.raises(UsageError, match="no risk was calibrated for searches of best-of-n"):
-        make_policy("c", tmp_path, make_strategy(["python"], "best-of-n"), risk=0.05)
+    assert isinstance(make_policy("d", tmp_path, searches, tools), ChecksAndVotes)
+    assert isinstance(make_policy("c", tmp_path, searches, tools, risk=0.05), LearnedStop)
+    for other in ("best-of-n", "auto+tests"):
+        with pytest.raises(UsageError, match=re.escape(f"no risk was calibrated for searches of {other}")):
+            make_policy("c", tmp_path, make_strategy(tools, other, 16), tools, risk=0.05)
+    with pytest.raises(UsageError, match="searches that run no code"):
+        make_policy("c", tmp_path, searches, ["browser"], risk=0.05)
     for given, wrong in (({"risk": 0.05}, "a risk needs"), ({"value": 5.0}, "a value needs")):
         with pytest.raises(UsageError, match=f"{wrong} a stop policy that was trained for d"):
-            make_policy("d", tmp_path, searches, **given)
+            make_policy("d", tmp_path, searches, tools, **given)
     with pytest.raises(UsageError, match="belong to the default policy"):
         Agent(policy=FullDepth(), risk=0.05)
 

@@ -64,6 +64,12 @@ def test_a_task_counts_once_in_a_certificate_and_strategies_are_apart(traces: li
     assert found["mcts", 0.2] == sum(trace.full.right for trace in held[:20])
 
 
+def test_independent_samples_are_not_certified(traces: list[Trace], weights: Weights) -> None:
+    """Replay looks at them a few at a time, a live search after each that ends."""
+    held = [dataclasses.replace(trace, strategy="self-consistency") for trace in traces[:100]]
+    assert certificates(weights, held) == []
+
+
 def test_training_is_the_same_each_time(traces: list[Trace], weights: Weights) -> None:
     assert train(traces, core="c", records=["r"]) == weights
 
