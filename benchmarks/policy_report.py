@@ -188,7 +188,7 @@ def frontier_table(found: Evaluation) -> str:
             f"`{one.policy}`", "" if one.value is None else f"{one.value:g}", share(one.accuracy), _number(one.cost),
             share(one.saved), points(one.difference),
         ]
-        for one in (found.full, *found.rows)
+        for one in found.frontier
     ]  # fmt: skip
     lines = [
         f"- at the accuracy of `{one.rule}` ({share(one.accuracy)}, {_number(one.cost)} a task, {one.step} at once) "

@@ -94,7 +94,16 @@ class Evaluation(Record):
     """The learned policy at the value that was asked for."""
     against: tuple[Against, ...]
     guarantees: tuple[Held, ...]
+    """Of searches by trees: see `certificates`."""
     shipped: tuple[Kept, ...] = ()
+
+    @property
+    def frontier(self) -> tuple[Row, ...]:
+        """The full depth, the learned policy by value (also at the one that was asked for), and the rules."""
+        asked = () if self.chosen.value in {one.value for one in self.rows} else (self.chosen,)
+        learned = [one for one in (*self.rows, *asked) if one.value is not None]
+        rules = [one for one in self.rows if one.value is None]
+        return (self.full, *sorted(learned, key=lambda one: one.value or 0.0), *rules)
 
     def points(self) -> dict[str, list[tuple[float, float]]]:
         """Return cost and accuracy of each policy's points, as `draw_frontier` takes them."""
@@ -128,6 +137,8 @@ class Held(Record):
     """The share of these in which the lower 95% bound of the test tasks' loss is at most the risk."""
     loss: float
     """The mean loss on test tasks."""
+    over: float = 0.0
+    """The share of these in which that loss was more than the risk."""
 
     @property
     def is_held(self) -> bool:
@@ -140,7 +151,8 @@ class Held(Record):
         if not self.certified:
             return f"risk {self.risk:.0%}: cannot be certified in any of {self.splits} re-splits"
         claim = f"held in {self.held:.0%} of {self.certified} of {self.splits} re-splits"
-        return f"risk {self.risk:.0%}: {claim}; mean loss {self.loss:.1%}"
+        loss = f"mean loss {self.loss:.1%}, more than the risk in {self.over:.0%} of them"
+        return f"risk {self.risk:.0%}: {claim}; {loss}"
 
 
 class Kept(Record):
@@ -207,7 +219,7 @@ def evaluate(
     return Evaluation(
         core=weights.core, records=tuple(folder.name for folder in folders), strategy=strategy, tasks=len(chosen_of),
         full=row(full, full, policy=FullDepth.name), rows=tuple(rows), chosen=chosen, against=tuple(against),
-        guarantees=tuple(held(weights, traces, risk) for risk in risks),
+        guarantees=tuple(held(weights, traces, risk) for risk in risks if strategy != INDEPENDENT),
         shipped=tuple(kept(weights, traces, one) for one in weights.certificates
                       if one.strategy == strategy and one.threshold is not None and one.risk in risks),
     )  # fmt: skip
@@ -264,7 +276,7 @@ def row(found: Sequence[Outcome], full: Sequence[Outcome], *, policy: str, value
     full_right, full_cost = _means(full)
     return Row(
         policy=policy, value=value, tasks=len(found), accuracy=_interval(right), cost=_interval(cost),
-        saved=_interval(1 - cost / full_cost), difference=_interval(right - full_right),
+        saved=_interval(_share_saved(cost, full_cost)), difference=_interval(right - full_right),
     )  # fmt: skip
 
 
@@ -286,8 +298,15 @@ def saved_at_equal_accuracy(frontier: Sequence[Sequence[Outcome]], rule: Sequenc
         costs = cost_at(own, float(right[draw]))
         if math.isinf(costs):
             costs = max(max(own)[1], float(cost[draw]))
-        found.append(1 - costs / float(cost[draw]))
-    return _interval(np.asarray(found))
+        found.append(costs)
+    return _interval(_share_saved(np.asarray(found), cost))
+
+
+def _share_saved(costs: Any, of: Any) -> Any:
+    """Return the shares that are saved, draw by draw: nothing of what costs nothing."""
+    import numpy as np
+
+    return np.where(of > 0, 1 - costs / np.where(of > 0, of, 1.0), 0.0)
 
 
 def cost_at(points: Sequence[tuple[float, float]], accuracy: float) -> float:
@@ -343,8 +362,12 @@ def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int 
         lost = sum(is_lost(course, certificate.threshold) for course in kept)
         losses.append(lost / max(1, len(kept)))
         good += lower_bound(lost, len(kept)) <= risk
-    share, loss = (good / len(losses), fmean(losses)) if losses else (0.0, 0.0)
-    return Held(risk=risk, splits=splits, certified=len(losses), held=share, loss=loss)
+    if not losses:
+        return Held(risk=risk, splits=splits, certified=0, held=0.0, loss=0.0)
+    return Held(
+        risk=risk, splits=splits, certified=len(losses), held=good / len(losses), loss=fmean(losses),
+        over=fmean(loss > risk for loss in losses),
+    )
 
 
 def kept(weights: Weights, traces: Sequence[Trace], certificate: Certificate) -> Kept:

@@ -63,6 +63,15 @@ def trained() -> tuple[Weights, list[Trace]]:
     )
 
 
+def test_of_what_costs_nothing_nothing_is_saved() -> None:
+    """Few tasks ran code, and only that has a price: some draws of them cost nothing."""
+    free = [Outcome(right=1.0, cost=0.0)] * 7
+    rule, own = [*free, Outcome(right=1.0, cost=10.0)], [*free, Outcome(right=1.0, cost=5.0)]
+    found = saved_at_equal_accuracy([own], rule)
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 0.5)
+    assert row(own, rule, policy="p").saved.value == 0.5
+
+
 def test_a_smaller_n_is_cheaper_and_worse(trained: tuple[Weights, list[Trace]]) -> None:
     _, traces = trained
     full = outcomes(traces, None)
@@ -87,6 +96,8 @@ def test_a_certified_risk_is_held_over_re_splits(trained: tuple[Weights, list[Tr
     assert found.certified == 20
     assert found.is_held
     assert 0 < found.loss < 0.2
+    assert 0 <= found.over <= 1
+    assert "more than the risk in" in found.told
     none = held(weights, traces[:20], 0.05, splits=5)
     assert (none.certified, none.is_held) == (0, False)
     assert none.told == "risk 5%: cannot be certified in any of 5 re-splits"
