@@ -88,8 +88,7 @@ def evaluate(
     """
     from ponder.policies.learned import VALUE
 
-    name = core or _default_core()
-    own = _weights(weights, name)
+    own = _weights(weights, core)
     folders = [one for one in _folders(records, own.core) if one.name not in own.records]
     if not folders:
         wrong = f"there are no records of {own.core} that the policy was not trained on"
@@ -108,7 +107,7 @@ def evaluate(
     for told in [*(one.told for one in found.guarantees), *(one.told for one in found.shipped)]:
         console.print(told)
     if as_json:
-        rows = [one.model_dump(mode="json") for one in (found.full, *found.rows)]
+        rows = [one.model_dump(mode="json") for one in found.frontier]
         print_json({"summary": found.summary(), "frontier": rows, **found.model_dump(
             mode="json", include={"core", "records", "strategy", "tasks", "against", "guarantees", "shipped"}
         )})  # fmt: skip
@@ -128,7 +127,7 @@ def show(
 
     Exit codes: 0 done; 2 there is no such policy.
     """
-    own = _weights(weights, core or _default_core())
+    own = _weights(weights, core)
     if as_json:
         print_json(own.model_dump(mode="json"))
     else:
@@ -149,15 +148,19 @@ def _own_file(core: str) -> Path:
     return default_home() / "policies" / f"{file_name_of(core)}.json"
 
 
-def _weights(path: Path | None, core: str) -> Weights:
+def _weights(path: Path | None, core: str | None) -> Weights:
     from ponder.parts import default_home, learned_for
     from ponder.policies.learned import read
 
     if path is not None:
-        return read(path)
-    found = learned_for(core, default_home())
+        own = read(path)
+        if core not in (None, own.core):
+            raise UsageError(f"{path} is a stop policy for {own.core}, not for {core}", fix="leave --core out")
+        return own
+    name = core or _default_core()
+    found = learned_for(name, default_home())
     if found is None:
-        raise UsageError(f"no stop policy was trained for {core}", fix="`ponder policy train` trains one")
+        raise UsageError(f"no stop policy was trained for {name}", fix="`ponder policy train` trains one")
     return found
 
 
@@ -173,7 +176,7 @@ def _folders(given: list[Path] | None, core: str) -> list[Path]:
             raise UsageError(f"{folder} holds no records", fix="name them with --records, or make some: docs/search.md")
         found += [
             one for one in packed
-            if {suite["core"] for suite in manifest_of(one).values()} == {core} and is_full_depth(one)
+            if {suite.get("core") for suite in manifest_of(one).values()} == {core} and is_full_depth(one)
         ]  # fmt: skip
     return found
 
@@ -238,7 +241,7 @@ def _frontier(found: Evaluation) -> Table:
     table.add_column("policy", no_wrap=True)
     for name in ("value", "accuracy", "cost a task", "saved", "points"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in (found.full, found.chosen, *found.rows):
+    for row in found.frontier:
         table.add_row(*_cells(row))
     return table
 

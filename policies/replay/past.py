@@ -343,5 +343,11 @@ def _node(row: Row, tool_s: float) -> Node:
         id=row["node"], parent=row["parent"], branch=row["branch"], depth=row["depth"], kind=row["kind"],
         status=row["status"], text=row["text"] or "", action=action, observation=seen, rubric=row["rubric"],
         verdict=Verdict(score=row["verdict"]) if row["verdict"] is not None else None,
-        mean_logprob=row["mean_logprob"], tokens_out=row["tokens_out"], costs={_tool_of(row): tool_s},
+        mean_logprob=row["mean_logprob"], tokens_out=_step_tokens(row), costs={_tool_of(row): tool_s},
     )  # fmt: skip
+
+
+def _step_tokens(row: Row) -> int:
+    """Return the tokens of a step's last writing, as its node has them; earlier records only know all that it took."""
+    own = row.get("step_tokens_out")
+    return int(row["tokens_out"] if own is None else own)

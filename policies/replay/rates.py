@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ponder.errors import UsageError
 from ponder.records import Record
@@ -23,7 +23,7 @@ class Rates(Record):
     machine: str = ""
     prompt_token_s: float = Field(gt=0)
     """A prompt token that is not cached."""
-    token_s: Mapping[int, float]
+    token_s: Mapping[PositiveInt, PositiveFloat] = Field(min_length=1)
     """A token that is written, by the number of branches that are computed together."""
 
     def token(self, width: int) -> float:

@@ -82,6 +82,7 @@ class Replay(ReplayOptions):
                     strategy=strategy_of(settings),
                 )
                 for place, prefixes in enumerate(found)
+                if prefixes  # a search that ended before its first decision shows nothing
             ]
 
         refuse_newer(folder)
@@ -115,8 +116,13 @@ def refuse_newer(folder: Path) -> None:
     own = int(Features.model_fields["version"].default)
     if not (folder / "decisions.parquet").exists():
         return  # what lacks is said where it is read
-    rows = read_table(folder, "decisions", ["feature_version"])
-    found = max((int(row["feature_version"] or 1) for row in rows), default=own)
+    try:
+        rows = read_table(folder, "decisions", ["feature_version"])
+        found = max((int(row["feature_version"] or 1) for row in rows), default=own)
+    except (ValueError, TypeError, OSError) as error:
+        told, _, _ = str(error).partition("\n")
+        wrong = f"{folder}/decisions.parquet names no version of its features: {told}"
+        raise UsageError(wrong, fix="pack it with benchmarks/record.py again") from error
     if found > own:
         wrong = f"{folder} was recorded with features of version {found}, and these are {own}"
         raise UsageError(wrong, fix="use the ponder that recorded it, or a later one")

@@ -97,13 +97,16 @@ def made_of_each(folder: Path, make: Callable[[Row, Sequence[Row], Row], T]) -> 
         UsageError: there are no records, or records that lack what this needs.
         ImportError: pyarrow is not installed.
     """
-    manifest = manifest_of(folder)
+    manifest, again = manifest_of(folder), "pack it with benchmarks/record.py again"
     try:
         about = {(row["suite"], row["task"]): row for row in read_table(folder, "tasks")}
         nodes = sorted(read_table(folder, "nodes"), key=_task_of)
         return [make(about[key], list(rows), manifest[key[0]]) for key, rows in groupby(nodes, key=_task_of)]
     except (FileNotFoundError, KeyError) as error:
-        raise UsageError(f"{folder} lacks {error.args[-1]!r}", fix="pack it with benchmarks/record.py again") from error
+        raise UsageError(f"{folder} lacks {error.args[-1]!r}", fix=again) from error
+    except (ValueError, TypeError, IndexError, OSError) as error:  # no Parquet file, or empty where a number belongs
+        told, _, _ = str(error).partition("\n")
+        raise UsageError(f"{folder} holds no records that can be read: {told}", fix=again) from error
 
 
 def rebuilt(about: Row, nodes: Sequence[Row], *, independent: bool) -> Search:

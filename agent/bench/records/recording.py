@@ -21,6 +21,8 @@ from ponder.tree import Event, EventKind, Tree
 
 Table = Literal["tasks", "nodes", "decisions"]
 TABLES: tuple[Table, ...] = ("tasks", "nodes", "decisions")
+_FULL_DEPTH = "full-depth"
+"""The policy that never stops, as circumstances name it."""
 
 
 class Recorded(Record):
@@ -105,6 +107,7 @@ def _node(node: Node, charges: Iterable[Charge], grade: Grade | None) -> dict[st
         "tokens_in": sum(usage.tokens_in for usage in core),
         "tokens_cached": sum(usage.tokens_cached for usage in core),
         "tokens_out": sum(usage.tokens_out for usage in core),
+        "step_tokens_out": node.tokens_out,
         "core_cpu_s": sum(usage.cpu_s for usage in core),
         "tool_cpu_s": sum(charge.usage.cpu_s for charge in own if charge.tool != "core"),
         "tool_wall_s": sum(charge.usage.wall_s for charge in own if charge.tool != "core"),
@@ -248,13 +251,19 @@ def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def strategy_of(settings: Mapping[str, Any]) -> str:
-    """Return the strategy of a suite's manifest, without what else the core wrote (`+tests`)."""
+    """Return the strategy of a suite's manifest, without what else the core wrote (`+tests`). Raises UsageError."""
+    if "strategy" not in settings:
+        raise UsageError("a manifest of records names no strategy", fix="pack them with benchmarks/record.py again")
     return str(settings["strategy"]).partition("+")[0]
 
 
 def is_full_depth(folder: Path) -> bool:
-    """Return whether nothing ended these searches early: no value, no risk, no budget. Raises UsageError."""
-    return not any(suite.get(name) for suite in manifest_of(folder).values() for name in ("value", "risk", "budget"))
+    """Return whether nothing ended these searches early: no policy, no value, no risk, no budget. Raises UsageError."""
+    return not any(
+        any(suite.get(name) for name in ("value", "risk", "budget"))
+        or any(run.get("policy", _FULL_DEPTH) != _FULL_DEPTH for run in suite.get("runs", ()))
+        for suite in manifest_of(folder).values()
+    )
 
 
 def by_strategy(folders: Iterable[Path]) -> dict[str, list[Path]]:

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def test_eval_ends_with_the_summary_and_the_frontier(
     assert by_name["full-depth"][0]["saved"]["value"] == 0
     costs = [row["cost"]["value"] for row in by_name["learned"]]
     assert costs == sorted(costs), "what is worth more is searched for longer"
+    assert [row["value"] for row in by_name["learned"]].count(300.0) == 1, "the value that was asked for, too"
     assert picture.read_text().startswith("<?xml")
 
 
@@ -97,6 +99,78 @@ def test_train_prints_one_object_and_leaves_out_searches_that_were_ended_early(
     assert "no records of qwen2.5-coder-1.5b that the policy was not trained on" in capsys.readouterr().err
 
 
+def test_searches_that_a_policy_ended_are_left_out(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the default policy ends them: nobody named a value, a risk or a budget."""
+    ended = shutil.copytree(SAMPLE, tmp_path / "records" / "ended")
+    manifest = json.loads((ended / "manifest.json").read_text())
+    for about in manifest.values():
+        about["runs"] = [run | {"policy": "learned"} for run in about["runs"]]
+    (ended / "manifest.json").write_text(json.dumps(manifest))
+    assert run(["policy", "train", "--records", str(ended), "--rates", files["rates"]]) == 2
+    assert f"no records of {CORE} to train on" in capsys.readouterr().err
+
+
+def _without_version(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    decisions = pq.read_table(folder / "decisions.parquet")
+    pq.write_table(decisions.drop_columns(["feature_version"]), folder / "decisions.parquet")
+
+
+def _with_nulls(folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tasks = pq.read_table(folder / "tasks.parquet")
+    none = pa.array([None] * len(tasks), pa.int64())
+    pq.write_table(tasks.set_column(tasks.column_names.index("visible"), "visible", none), folder / "tasks.parquet")
+
+
+def _without(name: str) -> Callable[[Path], None]:
+    def take(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for about in manifest.values():
+            del about[name]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("broken", "wrong"),
+    [
+        (_without("core"), "there are no records of"),
+        (_without("strategy"), "names no strategy"),
+        (_without("samples"), "lacks 'samples'"),
+        (lambda folder: (folder / "tasks.parquet").write_bytes(b"rubbish"), "holds no records that can be read"),
+        (lambda folder: (folder / "decisions.parquet").write_bytes(b"rubbish"), "names no version of its features"),
+        (_without_version, "names no version of its features"),
+        (_with_nulls, "holds no records that can be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_broken_records_are_a_clear_line(
+    command: str, broken: Callable[[Path], None], wrong: str, files: dict[str, str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = shutil.copytree(SAMPLE, tmp_path / "broken")
+    broken(folder)
+    words = ["policy", command, "--records", str(folder), "--rates", files["rates"]]
+    assert run([*words, *(["--weights", files["weights"]] if command == "eval" else [])]) == 2
+    assert wrong in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", [{}, {"0": 0.1}, {"1": 0.0}])
+def test_rates_that_say_nothing_are_a_clear_line(
+    tokens: dict[str, float], files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rates.json").write_text(json.dumps({CORE: RATES | {"token_s": tokens}}))
+    assert run(["policy", "train", "--records", str(SAMPLE), "--rates", files["rates"]]) == 2
+    assert "holds no rates" in capsys.readouterr().err
+
+
 def test_show_tells_what_is_certified(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["policy", "show", "--weights", files["weights"]]) == 0
     assert "risk 2.0% cannot be certified with this record" in capsys.readouterr().out
@@ -115,6 +189,7 @@ def test_show_tells_what_is_certified(files: dict[str, str], capsys: pytest.Capt
         (["eval", "--weights", str(SAMPLE / "manifest.json")], "is no stop policy of this version"),
         (["show", "--weights", "nowhere.json"], "nowhere.json cannot be read"),
         (["show", "--core", "other"], "no stop policy was trained for other"),
+        (["eval", "--core", "other"], "is a stop policy for qwen2.5-coder-1.5b, not for other"),
     ],
 )
 def test_bad_input_is_a_clear_line(
