@@ -20,14 +20,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from judge_tables import points, share, table
 from pages import exit_status, put
 
 from ponder.bench.records.curves import draw_frontier
-from ponder.bench.records.offline import INDEPENDENT
-from ponder.bench.records.recording import by_strategy
+from ponder.bench.records.fitting import fit, snapshots
+from ponder.bench.records.offline import INDEPENDENT, as_shipped, searches
+from ponder.bench.records.recording import by_strategy, manifest_of
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
@@ -53,6 +54,13 @@ class Moved(Record):
     """The share of its decisions that it did not judge: nothing like it was in training."""
 
 
+class Stranger(NamedTuple):
+    """A policy that has not seen a suite, and how it sees searches."""
+
+    replay: Replay
+    policy: LearnedStop
+
+
 class Crossed(Record):
     """A policy on a suite that there are training tasks of only: each task by one that was trained without it."""
 
@@ -73,26 +81,44 @@ class Priced(Record):
     """How many less it took at ten times the price, task by task."""
 
 
+def stranger_to(replay: Replay, folders: Sequence[Path], weights: Weights, suite: str, value: float) -> Stranger:
+    """Return a policy that knows nothing of a suite; the judge's probability is fitted without it, too.
+
+    Args:
+        folders: all training searches, those of the suite among them.
+    """
+    known = [one for folder in folders for one in searches(folder)]
+    if any(one.suite == suite for one in known):
+        rest = [one for search in known if search.suite != suite for one in snapshots(as_shipped(search))]
+        judge = fit(rest, core=weights.core, records=weights.records).of(weights.core)
+        replay = replace(replay, calibration=judge)
+    traces = [trace for trace in _traces(replay, folders) if trace.suite != suite]
+    return Stranger(replay, LearnedStop(train(traces, core=weights.core, records=weights.records), value=value))
+
+
 def moved(
-    trained: Sequence[Trace], held: Sequence[Trace], whole: Sequence[Trace], weights: Weights, value: float
+    others: Mapping[str, Stranger], folders: Sequence[Path], held: Sequence[Trace], whole: Sequence[Trace],
+    weights: Weights, value: float,
 ) -> list[Moved]:
     """Return, suite by suite, what a policy is worth there that has not seen it in training.
 
     Args:
-        whole: the held-out searches, as the full depth takes its samples.
+        others: by suite, that policy.
+        folders: the held-out searches.
+        held: the same, as the policy of all suites sees them.
+        whole: the same, as the full depth takes its samples.
     """
     found = []
-    for suite in sorted({trace.suite for trace in held}):
-        rest, own = [trace for trace in trained if trace.suite != suite], [one for one in held if one.suite == suite]
-        other = train(rest, core=weights.core, records=weights.records)
+    for suite, other in others.items():
+        usual = [one for one in held if one.suite == suite]
+        own = [one for one in unseen(weights, other.replay, folders) if one.suite == suite]
         full = outcomes([one for one in whole if one.suite == suite], None)
-        policy = LearnedStop(other, value=value)
-        decided = [policy.judges(prefix.features) for trace in own for prefix in trace.prefixes[:-1]]
+        decided = [other.policy.judges(prefix.features) for trace in own for prefix in trace.prefixes[:-1]]
         outside = decided.count(False)
         found.append(Moved(
             suite=suite,
-            without=row(outcomes(own, policy), full, policy=suite),
-            trained_on_all=row(outcomes(own, LearnedStop(weights, value=value)), full, policy=suite),
+            without=row(outcomes(own, other.policy), full, policy=suite),
+            trained_on_all=row(outcomes(usual, LearnedStop(weights, value=value)), full, policy=suite),
             outside=outside / max(1, len(decided)),
         ))  # fmt: skip
     return found
@@ -238,10 +264,13 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     trained_by = {name: _traces(replay, folders) for name, folders in folders_by.items()}
     trained = [trace for traces in trained_by.values() for trace in traces]
     parts, figures = [], dict[str, Any]()
+    suites = sorted({str(suite) for folder in options.held_out for suite in manifest_of(folder)})
+    others = {suite: stranger_to(replay, options.train, weights, suite, options.value) for suite in suites}
     for strategy, folders in sorted(by_strategy(options.held_out).items()):
         found = evaluate(weights, replay, folders, value=options.value)
         held = unseen(weights, replay, folders)
-        away = moved(trained, held, unseen(weights, _whole(replay, strategy), folders), weights, options.value)
+        whole = unseen(weights, _whole(replay, strategy), folders)
+        away = moved(others, folders, held, whole, weights, options.value)
         prices = priced(replay, folders, held, weights, options.value)
         own_ms, seeing_ms = milliseconds(weights, held)
         parts += [

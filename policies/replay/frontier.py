@@ -11,6 +11,7 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -226,12 +227,13 @@ def evaluate(
 
 
 def unseen(weights: Weights, replay: Replay, folders: Sequence[Path]) -> list[Trace]:
-    """Return the recorded searches of tasks that a policy was not trained on.
+    """Return the recorded searches of tasks that neither the policy nor the judge's probability was fitted on.
 
     Raises:
         UsageError: there are none, or two of one task by one strategy.
     """
-    known, found, where = set(weights.tasks), list[Trace](), dict[tuple[str, str], Path]()
+    found, where = list[Trace](), dict[tuple[str, str], Path]()
+    known = {*weights.tasks, *chain.from_iterable(replay.calibration.tasks.values())}
     for folder in folders:
         own = [trace for trace in replay.traces(folder) if trace.task not in known]
         for key in sorted({(trace.strategy, trace.task) for trace in own}):
@@ -240,7 +242,7 @@ def unseen(weights: Weights, replay: Replay, folders: Sequence[Path]) -> list[Tr
             where[key] = folder
         found += own
     if not found:
-        raise UsageError("the policy was trained on all tasks of these records", fix="name some that are held out")
+        raise UsageError("the policy or the judge was trained on all of these tasks", fix="name some that are held out")
     return found
 
 

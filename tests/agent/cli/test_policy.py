@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ponder.cli.app import run
+from ponder.judges.calibration import UNCALIBRATED
 from ponder.policies.learned import Weights
 from ponder.policies.train import train
 from tests.policies.searches import made
@@ -33,6 +34,8 @@ def weights() -> Weights:
 @pytest.fixture
 def files(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("PONDER_HOME", str(tmp_path / "home"))
+    # The sample is of tasks that the judge's own probability was fitted on: nothing is measured on these.
+    monkeypatch.setattr("ponder.cli.policy._calibration", lambda _core: UNCALIBRATED)
     (tmp_path / "stop.json").write_text(weights.model_dump_json())
     (tmp_path / "rates.json").write_text(json.dumps({CORE: RATES}))
     return {"weights": str(tmp_path / "stop.json"), "rates": str(tmp_path / "rates.json")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ponder.errors import UsageError
+from ponder.judges.calibration import Calibration
 from ponder.policies.learned import Weights
 from ponder.policies.replay.frontier import (
     Outcome,
@@ -119,8 +121,11 @@ def test_nothing_is_measured_on_tasks_that_were_trained_on(tmp_path: Path) -> No
     every = [trace.task for trace in replay.traces(SAMPLE)]
     weights = Weights(features=5, core="c", records=(), models=(), careful=(), tasks=tuple(every[1:]))
     assert {trace.task for trace in unseen(weights, replay, [SAMPLE])} == set(every[:1])
-    with pytest.raises(UsageError, match="trained on all tasks of these records"):
+    with pytest.raises(UsageError, match="trained on all of these tasks"):
         unseen(weights.model_copy(update={"tasks": tuple(every)}), replay, [SAMPLE])
+    judged = dataclasses.replace(replay, calibration=Calibration(tasks={"c": tuple(every)}))
+    with pytest.raises(UsageError, match="trained on all of these tasks"):
+        unseen(weights, judged, [SAMPLE])
     copy = shutil.copytree(SAMPLE, tmp_path / "copy")
     with pytest.raises(UsageError, match="is recorded in sample and in copy"):
         unseen(weights, replay, [SAMPLE, copy])
