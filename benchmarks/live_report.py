@@ -192,12 +192,17 @@ def shown(found: Sequence[Compared]) -> str:
     rows = [
         [
             _name(one.setting), str(one.live.tasks), share(one.live.accuracy), share(one.replay.accuracy),
-            points(one.live.difference), f"{one.live.cost.value:.1f}", f"{one.replay.cost.value:.1f}",
-            f"{one.measured_cpu_s:.1f}", f"{one.runs:.1f}", f"{one.words:.1f}", f"{one.cancelled:.1f}",
+            points(one.live.difference), _against(one.live.cost.value, one.replay.cost.value),
+            f"{one.replay.cost.value:.1f}", _against(one.measured_cpu_s, one.replay.cost.value), f"{one.runs:.1f}", f"{one.words:.1f}", f"{one.cancelled:.1f}",
         ]
         for one in found
     ]  # fmt: skip
     return table(head, rows)
+
+
+def _against(cpu_s: float, replay_s: float) -> str:
+    """Return CPU seconds, and how much more than the replay's they are."""
+    return f"{cpu_s:.1f} ({cpu_s / replay_s - 1:+.1%})" if replay_s else f"{cpu_s:.1f}"
 
 
 def _name(setting: Setting) -> str:
