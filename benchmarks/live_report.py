@@ -193,7 +193,8 @@ def shown(found: Sequence[Compared]) -> str:
         [
             _name(one.setting), str(one.live.tasks), share(one.live.accuracy), share(one.replay.accuracy),
             points(one.live.difference), _against(one.live.cost.value, one.replay.cost.value),
-            f"{one.replay.cost.value:.1f}", _against(one.measured_cpu_s, one.replay.cost.value), f"{one.runs:.1f}", f"{one.words:.1f}", f"{one.cancelled:.1f}",
+            f"{one.replay.cost.value:.1f}", _against(one.measured_cpu_s, one.replay.cost.value),
+            f"{one.runs:.1f}", f"{one.words:.1f}", f"{one.cancelled:.1f}",
         ]
         for one in found
     ]  # fmt: skip
