@@ -25,11 +25,19 @@ _BOUNDS = {
     "most": r"at (?:the (?:very )?)?most|(?:no|not) (?:more|longer) than|up to|within|limited to|(?:a )?max(?:imum)?"
     r"(?: of)?|(?:not|don't|never) (?:exceed|go (?:over|beyond)|\w+ more than)",
     "below": r"under|below|(?:fewer|less|shorter) than",
-    "least": r"at (?:the (?:very )?)?least|(?:no|not) (?:fewer|less) than|(?:a )?min(?:imum)?(?: of)?",
+    "least": r"at (?:the (?:very )?)?least|(?:no|not) (?:fewer|less|shorter) than|(?:a )?min(?:imum)?(?: of)?",
     "above": r"(?:more|longer) than|over|above",
     "about": r"about|around|approximately|roughly",
 }
 """Words before a number, by what they make of it."""
+_OPPOSITE = {"above": "most", "below": "least"}
+"""What a negation before them makes of bounds: "must not be longer than", "without going over"."""
+_NEGATION = re.compile(
+    r"(?:\b(?:not|never|cannot|without|avoid|no)|n[\u2019']t)(?:\s+(?!and\b|but\b|or\b)[\w\u2019'-]+){0,4}\s+$",
+    re.IGNORECASE,
+)
+_FAR = 60
+"""Characters before a bound in which a negation of it may stand."""
 _BEHIND = {
     "most": r"or (?:fewer|less)|at (?:the )?most|max(?:imum)?",
     "least": r"or more|at (?:the )?least|min(?:imum)?",
@@ -118,7 +126,10 @@ def _amount(found: re.Match[str]) -> Amount:
         first, last = sorted((number(low), number(high)))
         return Amount(*found.span(), unit, least=first, most=last)
     count = number(low)
-    match bound(found["before"], found["more"] or found["behind"]):
+    said = bound(found["before"], found["more"] or found["behind"])
+    if said in _OPPOSITE and _NEGATION.search(found.string, max(0, found.start() - _FAR), found.start()):
+        said = _OPPOSITE[said]
+    match said:
         case "most":
             return Amount(*found.span(), unit, most=count)
         case "below":

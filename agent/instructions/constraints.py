@@ -12,6 +12,7 @@ space, and thousands' commas do not count.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -27,6 +28,8 @@ Phrases = Annotated[tuple[str, ...], Field(min_length=1)]
 _REPEATED_WORDS = 4
 """Sentences and items shorter than this may stand there more than once ("Yes.", "Rest day"), but not without end."""
 _REPEATED_TIMES = 5
+_NAME_WORDS = 4
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+$")
 
 
 class Json(Checked):
@@ -161,13 +164,19 @@ class Each(Checked):
 
 
 class Ends(Checked):
-    """The answer's last characters are one of these, closing quotes and emphasis aside."""
+    """The answer's last characters are one of these, closing quotes and emphasis aside.
+
+    Of those that end with a letter the case does not count, nor what mark ends the answer's last sentence.
+    """
 
     kind: Literal["ends"] = "ends"
     any_of: Phrases
 
     def holds(self, written: Written) -> bool:
-        return written.text.rstrip().rstrip("*_`\"'\u201d\u2019").rstrip().endswith(self.any_of)
+        last = written.text.rstrip().rstrip("*_`\"'\u201d\u2019").rstrip()
+        said = last.rstrip(".!?,;\u2026 *_`\"'\u201d\u2019").casefold()
+        words = tuple(one.casefold() for one in self.any_of if one[-1].isalnum())
+        return last.endswith(self.any_of) or said.endswith(words)
 
 
 class Letters(Checked):
@@ -225,13 +234,21 @@ class NoRepeats(Checked):
 
 
 class Finished(Checked):
-    """The last line is not cut off: it ends like a sentence, or is a list item, a table row, a heading or a name."""
+    """The last line is not cut off.
+
+    It ends like a sentence, a block of code, an address or a smiley, or is a list item, a table row, or the name below
+    a letter's closing.
+    """
 
     kind: Literal["finished"] = "finished"
 
     def holds(self, written: Written) -> bool:
-        last, lines = written.text.rstrip().rstrip("*_`"), written.raw_lines
-        if last.endswith((".", "!", "?", "\u2026", ")", "]", "}", '"', "'", "\u201d", "\u2019", "|", "~")):
+        last, lines = written.text.rstrip().rstrip("*_`").rstrip(), written.raw_lines
+        if last.endswith((".", "!", "?", "\u2026", ")", "]", "}", ">", '"', "'", "\u201d", "\u2019", "|", "~")):
+            return True
+        if written.text.rstrip().endswith(("```", "~~~")) or unicodedata.category(last[-1]) in ("So", "Sk", "Mn"):
+            return True
+        if _ADDRESS.search(last) or (len(lines) > 1 and _is_signed(*lines[-2:])):
             return True
         whole = Written(lines[-1])
         return bool(whole.items) and not last.endswith((",", ":", ";", "-"))
@@ -242,6 +259,12 @@ Constraint = Annotated[
     | Ends | Letters | Without | Matches | NoRepeats | Finished,
     Field(discriminator="kind"),
 ]  # fmt: skip
+
+
+def _is_signed(closing: str, name: str) -> bool:
+    """Return whether two lines are a letter's closing and a name: "Kind regards," and "Anna Berg"."""
+    words = name.split()
+    return closing.rstrip().endswith(",") and len(words) <= _NAME_WORDS and words[0][:1].isupper()
 
 
 def times_in(written: Written, phrases: tuple[str, ...]) -> int:

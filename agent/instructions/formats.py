@@ -6,15 +6,17 @@ import re
 from typing import Any
 
 from ponder.instructions.constraints import Ends, Json, Letters, LinesBegin, Matches, Without
-from ponder.instructions.said import ASKS, QUOTED, Found, listed, of_quote, sentence_at
+from ponder.instructions.said import ASKS, QUOTED, Found, is_about, listed, of_quote, sentence_at
 
 _JSON = re.compile(
-    r"\b(?:as|in|with|return|output|give|reply|respond|write|produce|only|wrapped in|valid)(?:\s+\w+){0,3}?\s+JSON\b"
-    r"|\bJSON\s+(?:only|please|format|output)\b|\bonly\s+the\s+JSON\b",
+    r"(?:\b(?:as|in|with|return|output|give|reply|respond|write|produce|only|wrapped in|valid)(?:\s+\w+){0,3}?\s+JSON\b"
+    r"|\bJSON\s+(?:only|please|format|output)\b|\bonly\s+the\s+JSON\b)"
+    # A JSON parser, a JSON file: these are not the answer's form.
+    r"(?!\s+(?!arrays?\b|lists?\b|objects?\b|format|output|only|please|with|and|that|strings?\b|of\b|in\b|for\b|where|"
+    r"whose|containing|value|by\b|using|without|to\b|document|response|answer|so\b)\w)",
     re.IGNORECASE,
 )
 _NO_JSON = re.compile(r"\b(?:not|no|without|than|between)\b[^.]{0,20}JSON", re.IGNORECASE)
-_POLITE = re.compile(r"\b(?:can|could|would|will)\s+you\b|please", re.IGNORECASE)
 _ARRAY = re.compile(r"\bJSON\s+(?:array|list)\b", re.IGNORECASE)
 _OBJECT = re.compile(r"\bJSON\s+object\b|\bJSON\b[^.]{0,20}\ban object\b", re.IGNORECASE)
 _KEYS = re.compile(r"\bkeys?\s*(?:called|named|:)?\s+", re.IGNORECASE)
@@ -81,8 +83,7 @@ def _json(text: str, bare: str) -> Found:
     if said is None:
         return
     _, sentence = sentence_at(text, said.start())
-    is_question = sentence.rstrip().endswith("?") and not _POLITE.search(sentence)
-    if is_question or _NO_JSON.search(sentence):
+    if is_about(text, said.start()) or _NO_JSON.search(sentence):
         return
     fits: dict[str, Any] = {}
     if _ARRAY.search(bare):
@@ -95,17 +96,21 @@ def _json(text: str, bare: str) -> Found:
     yield said.start(), Json(fits=fits)
 
 
-def _letters(text: str, bare: str) -> Found:  # noqa: ARG001 - rules see both
-    lower, upper = _LOWER.search(bare), _UPPER.search(bare)
+def _letters(text: str, bare: str) -> Found:
+    lower, upper = (
+        None if found is None or is_about(text, found.start()) else found
+        for found in (_LOWER.search(bare), _UPPER.search(bare))
+    )
     if lower is not None and upper is None:
         yield lower.start(), Letters(case="lower")
     elif upper is not None and lower is None and not upper["of"]:
         yield upper.start(), Letters(case="upper")
 
 
-def _marks(text: str, bare: str) -> Found:  # noqa: ARG001 - rules see both
+def _marks(text: str, bare: str) -> Found:
     for words, strings in _MARKS.items():
-        if found := re.search(rf"{_NO_MARK}{words}\b", bare, re.IGNORECASE):
+        found = re.search(rf"{_NO_MARK}{words}\b", bare, re.IGNORECASE)
+        if found is not None and not is_about(text, found.start(), manner=not found[0].lower().startswith("no ")):
             yield found.start(), Without(any_of=strings)
 
 

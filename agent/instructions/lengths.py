@@ -42,6 +42,12 @@ _INTRODUCED = re.compile(
 )
 _IS_TOLD = re.compile(r"\b(?:has|had|have|contains|contained|is|was|were|wrote|reads?)\s+$", re.IGNORECASE)
 """What a number stands behind where a fact is told: "the essay has exactly 500 words"."""
+_OF_SOMEBODY = re.compile(
+    r"\b(?:he|she|they|(?-i:(?!Answers?|It|Each|Every|You|Your|This|That|Lines?|Sentences?|Paragraphs?|Words?|Items?|Points?)"
+    r"[A-Z][a-z]+))\s+(?:must|should|shall|ha[sd]\s+to|have\s+to|needs?\s+to|needed\s+to|wants?\s+to|wanted\s+to)\b",
+    re.IGNORECASE,
+)
+"""Somebody in the task has to write so much: "Mary must write an essay of at least 500 words"."""
 _SAID_OF_ONE = re.compile(r"\s*(?:that|which|with|saying|where|in which)\b", re.IGNORECASE)
 _AT_ONCE = re.compile(r"\s*in\s+", re.IGNORECASE)
 _TEXT = re.compile(
@@ -81,10 +87,11 @@ class Around:
 
     def is_asked(self, amount: Amount) -> bool:
         """Return whether the amount is an instruction: "write four lines", "at most four lines", not "in 4 lines"."""
-        asks = ASKS.search(self.sentence)
+        asks = None if _OF_SOMEBODY.search(self.sentence) else ASKS.search(self.sentence)
         if amount.bare:
             return bool(_INTRODUCED.search(self.before) and (asks or _AT_ONCE.fullmatch(self.before)))
-        return bool(asks or not _IS_TOLD.search(self.before))
+        told = _OF_SOMEBODY.search(self.sentence) or _IS_TOLD.search(self.before)
+        return bool(asks or not told)
 
 
 def around(text: str, bare: str, amount: Amount) -> Around:
@@ -116,6 +123,9 @@ def _number_of_words(count: int, amount: Amount, seen: Around) -> list[Constrain
 
 
 def _each(part: Part, amount: Amount) -> Constraint:
+    count = amount.exactly or 0
+    if amount.bare and count > _FEW_WORDS:  # "100 words each" is no more exact than "a 300-word essay"
+        return Each(part=part, least_words=round(count * (1 - _ABOUT)), most_words=round(count * (1 + _ABOUT)))
     return Each(part=part, least_words=max(1, amount.low), most_words=amount.high)
 
 

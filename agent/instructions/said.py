@@ -21,6 +21,18 @@ ASKS = re.compile(
 """What stands in a sentence that asks for something."""
 QUOTED = r"""(?:"([^"\n]+)"|\u201c([^\u201d\n]+)\u201d|(?<!\w)'([^'\n]+)'(?!\w)|\u2018([^\u2019\n]+)\u2019)"""
 """Something in quotes, with four groups, one of which has it."""
+_POLITE = re.compile(r"\b(?:can|could|would|will)\s+you\b|please", re.IGNORECASE)
+_TOLD_OF = re.compile(
+    r"\b(?:explain|describe|discuss|tell|say|show|know|understand|learn|define|wonder)\b[^.,;:!?\n]*"
+    r"\b(?:how|why|what|when|where|whether|which|that)\b[^.,;:!?\n]*$",
+    re.IGNORECASE,
+)
+_OF_A_PROGRAM = re.compile(
+    r"(?:\b(?:function|script|quer(?:y|ies)|regex|regular\s+expression|algorithm|parser)\b[^.!?\n]*?\b(?:that|which|to|for|"
+    r"returning)\b|\b(?:write|implement|create|define)\s+(?:\w+\s+){0,3}(?:program|method|class|code)\b[^.!?\n]*?"
+    r"\b(?:that|which)\b)[^.!?\n]*$",
+    re.IGNORECASE,
+)
 _LONG_QUOTE = re.compile(r'"[^"\n]{25,}"|\u201c[^\u201d]{25,}\u201d|```.*?```', re.DOTALL)
 _SAYS_CHARS = 160
 
@@ -35,6 +47,21 @@ def sentence_at(text: str, place: int) -> tuple[int, str]:
     start = max((end.end() for end in re.finditer(r"(?<=[.!?])\s+|\n+", text[:place])), default=0)
     stop = re.search(r"[.!?](?=\s|$)|\n", text[place:])
     return start, text[start : place + stop.end() if stop else len(text)]
+
+
+def is_about(text: str, place: int, *, manner: bool = False) -> bool:
+    """Return whether what stands at a place is only talked about, and no answer's form.
+
+    In a question ("What are the two largest numbers in this list?"), of what a program works on ("a function that
+    returns the keys as a list"), or of what is to be explained ("why constants are in upper case").
+
+    Args:
+        manner: what stands there says how to answer ("as a list"): then it may stand behind what is to be explained.
+    """
+    start, sentence = sentence_at(text, place)
+    before = sentence[: place - start]
+    is_question = sentence.rstrip().endswith("?") and not _POLITE.search(sentence) and ":" not in sentence
+    return is_question or bool(_OF_A_PROGRAM.search(before) or (not manner and _TOLD_OF.search(before)))
 
 
 def shown(sentence: str) -> str:

@@ -12,21 +12,22 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 Part = Literal["items", "sentences", "lines", "paragraphs"]
 
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+-]*)[ \t]*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*+(?:```|~~~)[ \t]*+([\w+-]*+)[ \t]*+$", re.MULTILINE)
 _EMPHASIS = re.compile(r"\*\*|__|`|(?<=\S)\*|\*(?=\S)|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
 _MARKER = re.compile(r"(?P<number>\d{1,3}[.)]|[a-z][.)])\s+|(?P<bullet>[-*+\u2022\u2023\u25e6\u2043\u2013])\s+", re.I)
 _HASHES = re.compile(r"#{1,6}\s+")
 _RULE = re.compile(r"[-*_=]{3,}|(?:[-*_] ){2,}[-*_]")
 _BOLD_LINE = re.compile(r"(\*\*|__)(?!\s)[^*_\n]+(\*\*|__):?")
 _TABLE_RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
-_SENTENCE_END = re.compile(r"""[.!?\u2026]+["')\]\u201d\u2019]*\s+(?=\S)""")
+_SENTENCE_END = re.compile(r"""(?<![.!?\u2026])[.!?\u2026]++["')\]\u201d\u2019]*+\s++(?=\S)""")
 _ABBREVIATION = re.compile(r"\b(?:dr|mr|mrs|ms|prof|st|no|vs|e\.g|i\.e|approx|a\.m|p\.m|[a-z])\.$", re.IGNORECASE)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_HEADING_WORDS = 7
+_HEADING_WORDS, _SIGNED_WORDS = 7, 5
 _SAME = str.maketrans({
     "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2044": "/", "-": " ", "\u2010": " ", "\u2011": " ",
     "\u2012": " ", "\u2013": " ", "\u2014": " ", "\u2212": " ",
@@ -99,11 +100,18 @@ class Written:
 
     @cached_property
     def paragraphs(self) -> tuple[str, ...]:
-        """Blocks between blank lines, headings left out; where there is no blank line, each line is one."""
+        """Blocks between blank lines; where there is no blank line, each line is one.
+
+        Headings are none, nor are lists by themselves, and a letter's salutation and signature.
+        """
         lines = ["" if _is_heading(line) else line.strip() for line in _FENCE.sub("", self.text).strip().splitlines()]
         text = "\n".join(lines).strip()
         blocks = re.split(r"\n\s*\n", text) if re.search(r"\n\s*\n", text) else text.splitlines()
-        return tuple(block for block in blocks if _has_words(block))
+        blocks = [block for block in blocks if _has_words(block)]
+        prose = [block for block in blocks if not all(map(_item, block.splitlines()))] or blocks
+        if len(prose) > 2 and _is_salutation(prose[0]):
+            prose = prose[1:]
+        return tuple(prose[:-1] if len(prose) > 1 and _is_signature(prose[-1]) else prose)
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
@@ -115,15 +123,13 @@ class Written:
     @cached_property
     def tables(self) -> tuple[Table, ...]:
         """Markdown tables, each with its rule below the header."""
-        lines, found = self.text.splitlines(), []
-        for place in range(1, len(lines)):
-            if "|" in lines[place] and "|" in lines[place - 1] and _TABLE_RULE.fullmatch(lines[place].strip()):
-                rows = []
-                for line in lines[place + 1 :]:
-                    if "|" not in line:
-                        break
-                    rows.append(_cells(line))
-                found.append(Table(_cells(lines[place - 1]), tuple(rows)))
+        lines, found, place = self.text.splitlines(), list[Table](), 1
+        while place < len(lines):
+            header, rule, place = lines[place - 1], lines[place], place + 1
+            if "|" in rule and "|" in header and _TABLE_RULE.fullmatch(rule.strip()):
+                rows = [_cells(line) for line in takewhile(lambda line: "|" in line, lines[place:])]
+                found.append(Table(_cells(header), tuple(rows)))
+                place += len(rows)
         return tuple(found)
 
     @cached_property
@@ -156,6 +162,8 @@ def plain(text: str) -> str:
 def phrase(text: str) -> re.Pattern[str]:
     """Return the pattern of a phrase in a `plain` text: whole words; `*` at a word's end stands for any ending."""
     words = [re.escape(word).replace(r"\*", r"\w*") for word in plain_phrase(text).split()]
+    if not words:
+        return re.compile(r"(?!)")  # a dash alone, say: there is nothing to look for
     return re.compile(r"(?<!\w)(?<!\d[.,])" + r"\s".join(words) + r"(?!\w)(?![.,]\d)")
 
 
@@ -183,6 +191,18 @@ def _item(line: str) -> Item | None:
         return None
     indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
     return Item(text[marker.end() :].strip(), marker["number"] is not None, indent)
+
+
+def _is_salutation(block: str) -> bool:
+    """Return whether a block is a line such as "Dear Ms Holm,"."""
+    return "\n" not in block and block.endswith((",", "!")) and len(block.split()) <= _SIGNED_WORDS
+
+
+def _is_signature(block: str) -> bool:
+    """Return whether a block is a closing such as "Kind regards," with a name below it, or a name alone."""
+    first, *rest = block.splitlines()
+    ends = first.rstrip().endswith(",") if rest else first.istitle() and first[-1].isalpha()
+    return ends and len(rest) < 3 and all(len(line.split()) <= _SIGNED_WORDS for line in (first, *rest))
 
 
 def _leads(item: Item) -> bool:

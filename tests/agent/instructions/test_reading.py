@@ -50,6 +50,20 @@ READ: list[tuple[str, list[dict[str, Any]]]] = [
     ("Explain snow in three to five sentences.", [{"kind": "sentences", "least": 3, "most": 5}]),
     ("Write a two-paragraph letter to the mayor.", [{"kind": "paragraphs", "exactly": 2}]),
     ("Your answer must not have more than three paragraphs.", [{"kind": "paragraphs", "most": 3}]),
+    ("The summary must not be longer than 50 words.", [words(most=50)]),
+    ("Your answer can't be more than 100 words.", [words(most=100)]),
+    ("Describe Rome without going over 100 words.", [words(most=100)]),
+    ("It shouldn't be more than three sentences.", [{"kind": "sentences", "most": 3}]),
+    ("Don't make it longer than two paragraphs.", [{"kind": "paragraphs", "most": 2}]),
+    ("Avoid more than two paragraphs.", [{"kind": "paragraphs", "most": 2}]),
+    ("The text must not be shorter than 200 words.", [words(least=200)]),
+    ("Make it no shorter than 300 words.", [words(least=300)]),
+    ("Don't hurry, and write more than 200 words.", [words(least=201)]),
+    (
+        "Write two paragraphs of 100 words each.",
+        [{"kind": "paragraphs", "exactly": 2},
+         {"kind": "each", "part": "paragraphs", "least_words": 80, "most_words": 120}],
+    ),
     ("Compose a poem with exactly 6 lines.", [{"kind": "lines", "exactly": 6}]),
     (
         "Write four lines on rain. Every line has at most seven words.",
@@ -66,6 +80,7 @@ READ: list[tuple[str, list[dict[str, Any]]]] = [
     ("Give me a bulleted list of exactly four rivers.", [{"kind": "items", "exactly": 4}]),
     ("Number the steps; no more than 6 steps.", [{"kind": "items", "style": "numbered", "most": 6}]),
     ("Tell me what to pack, as bullets, and not more than 12.", [{"kind": "items", "most": 12}]),
+    ("Explain how photosynthesis works as a numbered list.", [{"kind": "items", "style": "numbered", "least": 2}]),
     ("Do not use bullet points.", [{"kind": "items", "most": 0}]),
     ("Compare oak and pine in a table.", [{"kind": "table", "least": 1}]),
     (
@@ -101,6 +116,7 @@ READ: list[tuple[str, list[dict[str, Any]]]] = [
     # words
     ("Describe a cat without the words cat, fur or purr.", [avoid("cat", "fur", "purr")]),
     ("Describe a cat, but do not use the word 'whiskers'.", [avoid("whiskers")]),
+    ('Write a short bio without "\N{EM DASH}".', [{"kind": "without", "any_of": ("\N{EM DASH}",)}]),
     ("Describe a cat. The word \"tail\" must not appear.", [avoid("tail")]),
     ("Describe a cat. Avoid the following words: soft, small.", [avoid("soft", "small")]),
     ("Praise tea. Use the words steam, cup and leaf.", [mention("steam"), mention("cup"), mention("leaf")]),
@@ -144,6 +160,23 @@ def test_read(text: str, expected: list[dict[str, Any]]) -> None:
         "Write with words of comfort.",
         'Is this true: "Write at most three words and no more than two sentences, in JSON only"?',
         "Use words with all capital letters now and then.",
+        "What is the sum of the three largest numbers in the list 3, 8, 12, 5, 7?",
+        "Write a Python function that returns the two largest numbers in a list.",
+        "Write a Python function that finds all pairs in a list that sum to exactly 10.",
+        "Write a function which returns the primes below n as a list.",
+        "Write a SQL query that deletes duplicate rows in the users table.",
+        "Explain how a bullet train works.",
+        "Mary must write an essay of at least 500 words. She types 50 words a minute. How many minutes does it take?",
+        "What does it mean when someone types in all caps?",
+        "Explain why Python constants are written in upper case.",
+        "Write a regular expression that matches only lowercase letters.",
+        "Explain why Python needs no semicolons.",
+        "Explain how dates are represented in JSON.",
+        "Write a JSON parser in Python.",
+        "Write a Python function that loads the settings stored in a JSON file.",
+        'Why should you never use the word "just" in emails?',
+        'How many times does "The cat saw the dog." contain the word "the"?',
+        'Write the word "hello" in French.',
     ],
 )
 def test_nothing_is_read_where_nothing_is_asked(text: str) -> None:
@@ -204,6 +237,39 @@ def test_json_is_checked_by_its_schema() -> None:
     (wrong,) = unfollowed(task, '{"praise": "so good"}')
     assert wrong.says == "Reply with one JSON object with the keys praise and price."
     assert unfollowed(task, '{"praise": "so good", "price": 1}') == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ('Tell a story. The last word must be "home".', "She took the long way and walked back home."),
+        ('Tell me of tea. End with the words "thank you for reading".', "It is hot. Thank you for reading!"),
+        ("Write a letter to my bank.", f"Dear bank,\n\n{TEXT}\n\nKind regards,\nAnna Berg"),
+        ("Write a three-paragraph cover letter.", f"Dear Ms Holm,\n\n{TEXT}\n\nOne.\n\nTwo.\n\nKind regards,\nAnn"),
+        ("Write a paragraph about salt, then two facts as bullet points.", f"{TEXT}\n\n- It is old.\n- It is white."),
+        ("Reply in JSON.", '```json\n{"a": "one two three four five six seven eight nine ten eleven twelve x"}\n```'),
+        ("Praise salt.", f"{TEXT} \N{SPARKLES}"),
+        ("Praise salt.", f"{TEXT} More of it: https://example.org/salt"),
+        ('Write a bio without "\N{EM DASH}".', "Ann bakes bread in Oslo."),
+    ],
+)
+def test_what_does_all_that_is_asked(prompt: str, answer: str) -> None:
+    assert [one.wrong(answer) for one in unfollowed(Task(prompt=prompt), answer)] == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Praise salt.", "a " * 13 + "." * 60_000),
+        ("Praise salt in at most 5 words.", "a " * 13 + "```" + " " * 60_000 + "!"),
+        ("Show it as a table.", "|-|\n" * 16_000),
+    ],
+)
+def test_hostile_answers_are_read_soon(prompt: str, answer: str) -> None:
+    """A program can print so much as an answer, and nothing else runs meanwhile."""
+    began = time.process_time()
+    assert unfollowed(Task(prompt=prompt), answer) is not None
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
