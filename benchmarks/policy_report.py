@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -20,15 +21,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from judge_tables import points, share, table
 from pages import exit_status, put
 
+from ponder.bench.open_ended.tasks import tasks as open_tasks
 from ponder.bench.records.curves import draw_frontier
 from ponder.bench.records.fitting import fit, snapshots
 from ponder.bench.records.offline import INDEPENDENT, as_shipped, searches
-from ponder.bench.records.recording import by_strategy, manifest_of
+from ponder.bench.records.recording import TABLES, by_strategy, manifest_of, read_table
 from ponder.judges.calibration import load as load_calibration
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import VALUE, LearnedStop, Weights, read
@@ -40,6 +43,7 @@ from ponder.records import Record
 from ponder.stats import Interval, chance_of_lead, paired_bootstrap
 
 BEGIN, END = "<!-- tables of benchmarks/policy_report.py -->", "<!-- end of the tables -->"
+UNREAD = "by what no search checks"
 DEAR = 10.0
 """So many times the price."""
 
@@ -148,6 +152,27 @@ def crossed(
     )  # fmt: skip
 
 
+def by_what_no_search_checks(folder: Path, suite: str, into: Path) -> Path:
+    """Copy packed records of open-ended tasks; answers' scores are of those constraints that no search checks itself.
+
+    The judge reads constraints from the prompt too: where it chooses by the same ones, a score says little of the rest.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tasks = {one.id: one for one in open_tasks("http://127.0.0.1")}
+    made = into / folder.name
+    made.mkdir(parents=True)
+    for name in TABLES:
+        lines = [line for line in read_table(folder, name) if line["suite"] == suite]
+        for line in lines:
+            if line.get("answer"):
+                line["score"] = statistics.fmean(tasks[line["task"]].unread(line["answer"]))
+        pq.write_table(pa.Table.from_pylist(lines), made / f"{name}.parquet")
+    shutil.copy(folder / "manifest.json", made)
+    return made
+
+
 def one_sample(replay: Replay, folders: Sequence[Path], whole: Sequence[Trace]) -> Row:
     """Return what the first sample alone is worth of such searches."""
     tasks = {one.task for one in whole}
@@ -240,15 +265,19 @@ def moved_table(found: Sequence[Moved]) -> str:
     return table(head, rows)
 
 
-def crossed_table(strategy: str, found: Crossed, alone: Row) -> str:
-    """Return a suite's cross-fitted figures."""
+def crossed_table(strategy: str, found: Crossed, alone: Row, what: str = "") -> str:
+    """Return a suite's cross-fitted figures.
+
+    Args:
+        what: else all constraints grade.
+    """
     head = ["search", "tasks", "score", "cost a task", "less than full depth", "score less full depth's"]
     rows = [
         [one.policy, str(one.tasks), share(one.accuracy), _number(one.cost), share(one.saved), points(one.difference)]
         for one in (found.full, found.learned, alone)
     ]
     why = ", ".join(f"{reason} {count}" for reason, count in sorted(found.reasons.items()))
-    title = f"### {found.suite}, {strategy}: each task by a policy that was trained without it"
+    title = f"### {found.suite}, {strategy}{what and f', {what}'}: each task by a policy that was trained without it"
     return "\n\n".join([title, table(head, rows), f"Stops: {why}."])
 
 
@@ -298,6 +327,12 @@ def look(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             own = crossed(trained, full, whole, weights, options.value)
             parts.append(crossed_table(strategy, own, one_sample(replay, folders, whole)))
             figures[f"{suite}, {strategy}"] = own.model_dump(mode="json")
+            with TemporaryDirectory() as copies:
+                graded = [by_what_no_search_checks(folder, suite, Path(copies)) for folder in folders]
+                whole = _traces(once, graded)
+                other = crossed(trained, as_recorded(_traces(replay, graded)), whole, weights, options.value)
+                parts.append(crossed_table(strategy, other, one_sample(replay, graded, whole), what=UNREAD))
+                figures[f"{suite}, {strategy}, {UNREAD}"] = other.model_dump(mode="json")
     return "\n\n".join(parts), figures
 
 

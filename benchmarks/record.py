@@ -46,7 +46,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from platformdirs import user_cache_dir
 
 from ponder.bench.problems import Problem, Suite
-from ponder.bench.records.recording import Recorded, manifest_of, read_table, recorded, write_tables
+from ponder.bench.records.recording import (
+    Recorded,
+    manifest_of,
+    read_table,
+    recorded,
+    refuse_other_settings,
+    write_tables,
+)
 from ponder.bench.results import ResultRow, ResultsFile, read_results
 from ponder.bench.rooms import GradingRooms
 from ponder.bench.suites.registry import open_suite
@@ -154,14 +161,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         opened = suites(options, stack)
         make = partial(_solver, options, opened)
         solvers = stack.enter_context(side_by_side(options.core, options.jobs, make, branches=SAMPLES))
+        settings = {suite.name: {"suite": suite.name, **suite.manifest, **solvers[0].settings} for suite in opened}
+        for name, there in packed(options).items():  # a whole shard of other settings could never be packed
+            if name in settings:
+                refuse_other_settings(packed_folder(options), name, there, settings[name])
         files = {
-            suite.name: stack.enter_context(
-                ResultsFile(
-                    work_folder(options) / f"{suite.name}.jsonl",
-                    {"suite": suite.name, **suite.manifest, **solvers[0].settings}, option="--work",
-                )
-            )
-            for suite in opened
+            name: stack.enter_context(ResultsFile(work_folder(options) / f"{name}.jsonl", own, option="--work"))
+            for name, own in settings.items()
         }
         plan = [(suite.name, one) for suite, one in turns(opened, options.tasks or TASKS)]
         todo = progress.begin(plan, {name: file.done for name, file in files.items()}, in_tables(options))
@@ -182,8 +188,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def in_tables(options: argparse.Namespace) -> set[str]:
     """Return the tasks that the tables have: they came from elsewhere, where the work folder lacks them."""
-    folder = options.records / work_folder(options).name
-    return {row["task"] for row in read_table(folder, "tasks")} if (folder / "manifest.json").exists() else set()
+    return {row["task"] for row in read_table(packed_folder(options), "tasks")} if packed(options) else set()
+
+
+def packed_folder(options: argparse.Namespace) -> Path:
+    """Return where the tables are."""
+    return Path(options.records) / work_folder(options).name
+
+
+def packed(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return the manifest of the tables, by suite; nothing where there are none. Raises UsageError."""
+    folder = packed_folder(options)
+    return manifest_of(folder) if (folder / "manifest.json").exists() else {}
 
 
 def _solver(options: argparse.Namespace, opened: list[Suite], core: str | Core) -> Solver:
@@ -293,7 +309,7 @@ def pack(options: argparse.Namespace) -> dict[str, Any]:
                 manifests[suite.name] = results.manifest
                 yield from searched(suite, results.rows, store, rooms, options.tasks)
 
-        folder = options.records / work.name
+        folder = packed_folder(options)
         counts = write_tables(folder, all_of(), manifests)
     return counts | {"bytes": size(folder)}
 

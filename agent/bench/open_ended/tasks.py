@@ -25,6 +25,7 @@ from ponder.bench.open_ended.pages import contents, page_text, serve_pages
 from ponder.bench.problems import Grade, Problem, Rooms
 from ponder.errors import UnknownName
 from ponder.instructions.constraints import Constraint
+from ponder.instructions.reading import instructions_of
 from ponder.records import Record, Task
 
 __all__ = ["FAMILIES", "OpenTask", "check_families", "digest", "problems", "serve_pages", "tasks"]
@@ -59,6 +60,14 @@ class OpenTask(Record):
         asks = (not constraint.met(_PLATITUDE) for constraint in self.constraints)
         says_something = any(wanted and is_met for wanted, is_met in zip(asks, met, strict=True))
         return met if says_something else (False,) * len(met)
+
+    def unread(self, answer: str) -> tuple[bool, ...]:
+        """Return the same for those constraints only that no search checks: neither does the prompt say them in so many
+        words, nor are they meant of every text.
+        """
+        read = {one.check.model_dump_json() for one in instructions_of(self.task)}
+        pairs = zip(self.constraints, self.score(answer), strict=True)
+        return tuple(met for constraint, met in pairs if constraint.model_dump_json() not in read)
 
     def share(self, answer: str) -> float:
         """Return the share of constraints met, in [0, 1]; 1 means that all are."""

@@ -231,12 +231,23 @@ def _with_run(
     settings, run = {key: value for key, value in manifest.items() if key != "run"}, dict(manifest.get("run", {}))
     if there is None:
         return settings | {"runs": [run]}
-    before, runs = {key: value for key, value in there.items() if key != "runs"}, list(there["runs"])
-    if before != settings:
-        name = next(key for key in {**before, **settings} if before.get(key) != settings.get(key))
-        wrong = f"{suite} in {folder} was recorded with {name} {before.get(name)!r}, not {settings.get(name)!r}"
-        raise UsageError(wrong, fix="name another --records")
+    runs = list(there["runs"])
+    refuse_other_settings(folder, suite, there, settings)
     return settings | {"runs": runs if run in runs else [*runs, run]}
+
+
+def refuse_other_settings(folder: Path, suite: str, there: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise UsageError where a suite of a packed folder was recorded with other settings than these.
+
+    Args:
+        there: its manifest in that folder.
+    """
+    before = {key: value for key, value in there.items() if key not in ("runs", "format")}
+    now = {key: value for key, value in json.loads(json.dumps(settings)).items() if key != "format"}
+    if before != now:
+        name = next(key for key in {**before, **now} if before.get(key) != now.get(key))
+        wrong = f"{suite} in {folder} was recorded with {name} {before.get(name)!r}, not {now.get(name)!r}"
+        raise UsageError(wrong, fix="name another --records")
 
 
 def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:

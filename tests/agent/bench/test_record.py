@@ -239,3 +239,13 @@ def test_bad_input_is_a_clear_line(done: Done, words: list[str], told: str, caps
         done("run", *words)
     said = capsys.readouterr().err if ended.value.code == 2 else str(ended.value.code)
     assert told in said.splitlines()[-1]
+
+
+def test_searches_that_could_not_be_packed_with_the_others_are_not_begun(done: Done, data: Path) -> None:
+    pytest.importorskip("pyarrow")
+    done("run", "--tasks", "1")
+    done("pack", "--tasks", "1")
+    assert done("run", "--tasks", "2", "--work", str(data / "elsewhere"))["done"] == {"gsm8k": 2}
+    with pytest.raises(SystemExit, match="was recorded with budget"):
+        done("run", "--tasks", "2", "--cpu", "5", "--work", str(data / "another"))
+    assert not list((data / "another").rglob("*.jsonl"))
