@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
+from ponder.errors import StoreError
 from ponder.nodes import Deps, State, needs_browser, needs_verify
 from ponder.nodes.branch import branch
 from ponder.nodes.browser import browser
@@ -78,14 +80,30 @@ def _after_stop(state: State) -> str:
 
 @asynccontextmanager
 async def open_graph(checkpoints: Path) -> AsyncIterator[Compiled]:
-    """Open the graph with its SQLite checkpoints."""
+    """Open the graph with its SQLite checkpoints. Raises StoreError."""
     checkpoints.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
+    async with AsyncExitStack() as stack:
+        with _naming_checkpoints():
+            saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(checkpoints)))
         yield build_graph(saver)
 
 
 async def run_graph(graph: Compiled, state: State, deps: Deps) -> State:
-    """Run the search to its end. `durability="exit"`: the event store is the truth, the checkpoint a convenience."""
+    """Run the search to its end. `durability="exit"`: the event store is the truth, the checkpoint a convenience.
+
+    Raises StoreError: the checkpoints cannot be read (before anything was done) or written (after all was).
+    """
     config: Any = {"configurable": {"thread_id": state["run_id"]}, "recursion_limit": _NO_RECURSION_LIMIT}
-    final: Any = await graph.ainvoke(state, config, context=deps, durability="exit")
+    with _naming_checkpoints():
+        final: Any = await graph.ainvoke(state, config, context=deps, durability="exit")
     return final  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _naming_checkpoints() -> Iterator[None]:
+    """Say which database broke, and that nothing is lost with it: the store wraps errors of its own."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        fix = "checkpoints.sqlite, in the folder of the runs, can be removed: the runs themselves are elsewhere"
+        raise StoreError(f"LangGraph's checkpoints broke: {error}", fix=fix) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from ponder.program_tests import stopped_by
 from ponder.prompting import Prompting
 from ponder.prompts import prompts_for
 from ponder.protocols import Checker, Core, Judge, StopPolicy, Strategy, Tool
-from ponder.records import Completion, Features, Limits, Result
+from ponder.records import Best, Charge, Completion, Features, Limits, Result
 from ponder.store import Log
 from ponder.tree import Event, Tree
 
@@ -50,18 +50,25 @@ class Search:
 
 
 async def run_search(
-    search: Search, tree: Tree, log: Log, ledger: Ledger, budgets: BudgetWatch, control: Control
+    search: Search, tree: Tree, log: Log, ledger: Ledger, budgets: BudgetWatch, control: Control,
+    stopped: Decided | None = None,
 ) -> Result:
     """Search until the policy stops or the control says so; always return what was found.
 
     The tree may hold a part of a run already (a resumed one): what was asked and not finished goes on first.
     Someone else watches the budgets: it began before there was anything to search with.
+
+    Args:
+        stopped: the decision to stop that the run had come to, if only its end was not written.
     """
     from ponder.graph import run_graph  # with LangGraph
 
     deps = _deps(search, tree, log, ledger, budgets, control)
-    ledger.listen(lambda charge: deps.write("charged", charge.node, charge))
+    lost: list[str] = []
+    ledger.listen(lambda charge: _write_charge(deps, charge, lost))
     pending = [n.id for n in tree.nodes.values() if n.status in ("asked", "thought", "observed")]
+    if stopped is not None:
+        return _result(search, deps, stopped, _write_cancelled(deps, pending))
     state = State(run_id=log.run_id, round=tree.rounds, pending=pending, ready=[], stopped=False)
     decided: list[Decided] = []
     log.listen(lambda event: decided.append(Decided.model_validate(event.data)) if event.kind == "decided" else None)
@@ -72,18 +79,42 @@ async def run_search(
         if not pending:
             state["pending"] = (await branch(state, deps))["pending"]
         await run_graph(search.graph, state, deps)
-    except PonderError as error:
-        problem = str(error)
-    except Exception as error:  # a bug of ours or of a part that was plugged in: what was found is not lost to it
-        _LOG.debug("the search broke", exc_info=True)
-        problem = f"the search broke: {type(error).__name__}: {error}"
+    except Exception as error:
+        problem = _words(error)
     finally:
         if control.reason is None:
             ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
-        for node in [*cut_off, *await deps.flight.cancel()]:
-            deps.write("cancelled", node)
+        late = _write_cancelled(deps, [*cut_off, *await deps.flight.cancel()])
+    problem = problem or late or next(iter(lost), None)
     return _result(search, deps, decided[-1] if decided else None, problem)
+
+
+def _words(error: Exception) -> str:
+    """Say what broke: a part or a bug of ours, or one that was plugged in; what was found is not lost to it."""
+    if isinstance(error, PonderError):
+        return str(error)
+    _LOG.debug("the search broke", exc_info=error)
+    return f"the search broke: {type(error).__name__}: {error}"
+
+
+def _write_charge(deps: Deps, charge: Charge, lost: list[str]) -> None:
+    """Record a charge. It may come from a callback, where nobody hears of an error: that one ends the run instead."""
+    try:
+        deps.write("charged", charge.node, charge)
+    except Exception as error:
+        lost.append(_words(error))
+        deps.control.stop("error", lost[0])
+
+
+def _write_cancelled(deps: Deps, nodes: Sequence[int]) -> str | None:
+    """Record what was cut off; return what broke: the store may be what ended the search."""
+    try:
+        for node in nodes:
+            deps.write("cancelled", node)
+    except Exception as error:
+        return _words(error)
+    return None
 
 
 async def _end_when_told(deps: Deps, cut_off: list[int]) -> None:
@@ -132,10 +163,10 @@ def _deps(
 
 
 def _result(search: Search, deps: Deps, last: Decided | None, problem: str | None) -> Result:
-    try:
-        best = deps.judge.best(deps.tree)
-    except Exception as error:  # what broke the search may break this, too: the bill and the warnings are still told
-        best, problem = None, problem or f"the judge broke: {type(error).__name__}: {error}"
+    best, broke = _best(deps.judge, deps.tree)
+    # What broke when the decision had fallen took nothing from the search.
+    decided = last is not None and last.decision.stop and broke is None
+    problem = problem or broke
     warnings = list(search.warnings)
     warnings += getattr(deps.tools.get("browser"), "warnings", ())
     if problem is not None:
@@ -150,17 +181,25 @@ def _result(search: Search, deps: Deps, last: Decided | None, problem: str | Non
         warnings += [f"the best answer falls short: {one.wrong(best.answer)}" for one in short]
     if endless := endless_tests(deps.tree):
         warnings.append(endless)
-    reason = "error" if problem is not None or last is None else last.decision.reason or "error"
+    reason = last.decision.reason if last is not None and (decided or problem is None) else None
     return Result(
         answer=best.answer if best else None,
         confidence=best.confidence if best else 0.0,
-        stop_reason=reason,
+        stop_reason=reason or "error",
         run_id=deps.log.run_id,
         nodes=len(deps.tree.nodes) - 1,
         ledger=deps.ledger.bill(),
         elapsed_s=deps.ledger.elapsed_s,
         warnings=tuple(warnings),
     )
+
+
+def _best(judge: Judge, tree: Tree) -> tuple[Best | None, str | None]:
+    """Return the best answer, and what broke: the bill and the warnings are told all the same."""
+    try:
+        return judge.best(tree), None
+    except Exception as error:
+        return None, f"the judge broke: {type(error).__name__}: {error}"
 
 
 def endless_tests(tree: Tree) -> str | None:
@@ -180,15 +219,23 @@ def write_end(log: Log, result: Result) -> None:
         log.write(Event(kind="ended", data=result.model_dump(mode="json")))
 
 
-def nothing_found(log: Log, ledger: Ledger, control: Control) -> Result:
-    """Return the result of a run that was told to end before there was anything to search with."""
+def nothing_found(
+    run_id: str, ledger: Ledger, control: Control, tree: Tree | None = None, judge: Judge | None = None
+) -> Result:
+    """Return the result of a run that was told to end before there was anything to search with.
+
+    Args:
+        tree: what the run, if it is a resumed one, had found before.
+        judge: of that.
+    """
+    best, broke = _best(judge, tree) if judge is not None and tree is not None else (None, None)
     return Result(
-        answer=None,
-        confidence=0.0,
+        answer=best.answer if best else None,
+        confidence=best.confidence if best else 0.0,
         stop_reason=control.reason or "error",
-        run_id=log.run_id,
-        nodes=0,
+        run_id=run_id,
+        nodes=len(tree.nodes) - 1 if tree is not None else 0,
         ledger=ledger.bill(),
         elapsed_s=ledger.elapsed_s,
-        warnings=(f"stopped before the search began: {control.why}",),
+        warnings=(f"stopped before the search began: {control.why}", *([broke] if broke else [])),
     )
