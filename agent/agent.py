@@ -8,16 +8,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from pydantic import ValidationError
 
 from ponder.background import BackgroundLoop
+from ponder.control import Control
 from ponder.errors import UsageError
 from ponder.judges.calibration import load
 from ponder.judges.checks import validate
@@ -39,9 +41,16 @@ from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Limits, Result, Task
 from ponder.tree import Event
-from ponder.works import OnEvent, Plan, Works
+from ponder.works import BY_USER, OnEvent, Plan, Works
 
 _T = TypeVar("_T")
+
+
+class _Submitted(NamedTuple):
+    """A run on its way, and its own off switch: it may wait for its turn while another one is current."""
+
+    future: Future[Result]
+    control: Control
 
 
 class Agent:
@@ -107,6 +116,8 @@ class Agent:
             limits=limits or Limits(),
             prices=check_prices(prices or Prices()),
             hosts=hosts or HostRules(),
+            value=value,
+            risk=risk,
             home=folder,
             progress=progress,
             record=Path(record) if record else None,
@@ -119,16 +130,18 @@ class Agent:
     def run(self, task: str | Task, *, budget: Budget | None = None, on_event: OnEvent | None = None) -> Result:
         """Search until the policy stops, and return the best answer with its bill.
 
-        Ctrl-C (KeyboardInterrupt) ends the search and returns the best answer so far with reason `interrupted`.
+        Ctrl-C (KeyboardInterrupt) ends the search and returns the best answer so far with reason `interrupted`; while
+        parts are still opened, or the run waits for its turn, there is none yet.
 
         Args:
-            on_event: called on a background thread with every event as it is recorded.
+            on_event: called on a background thread with every event as it is recorded; should it raise, the error is
+                logged, and it is not called again.
 
         Raises:
-            UsageError: the task is wrong.
+            UsageError: the task is wrong, or has pages and the agent no browser.
             MachineError: something that the search needs is missing (sandbox, weights).
         """
-        return self._wait(self._submit(task, budget, on_event))
+        return self._wait(*self._submit(task, budget, on_event))
 
     def start(self) -> Bill:
         """Open the parts now (load the core, open the sandbox); the first run then pays for none of it.
@@ -139,11 +152,11 @@ class Agent:
 
     async def arun(self, task: str | Task, *, budget: Budget | None = None, on_event: OnEvent | None = None) -> Result:
         """Like `run`, for async code; cancelling it ends the search as `interrupted`."""
-        future = asyncio.wrap_future(self._submit(task, budget, on_event))
+        future, control = self._submit(task, budget, on_event)
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
-            self.interrupt()
+            self._end(control)
             raise
 
     async def stream(self, task: str | Task, *, budget: Budget | None = None) -> AsyncIterator[Event | Result]:
@@ -152,9 +165,10 @@ class Agent:
         heard: asyncio.Queue[Event | None] = asyncio.Queue()
 
         def hear(event: Event | None) -> None:
-            loop.call_soon_threadsafe(heard.put_nowait, event)
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+                loop.call_soon_threadsafe(heard.put_nowait, event)
 
-        future = self._submit(task, budget, hear)
+        future, control = self._submit(task, budget, hear)
         future.add_done_callback(lambda _: hear(None))
         try:
             while (event := await heard.get()) is not None:
@@ -162,16 +176,20 @@ class Agent:
             yield future.result()
         finally:
             if not future.done():
-                self.interrupt()
+                self._end(control)
 
     def resume(self, run_id: str, *, budget: Budget | None = None, on_event: OnEvent | None = None) -> Result:
         """Go on with a run that was cut off, from its last event; finished tool calls are not run again.
 
+        Args:
+            budget: by default the one that the run was begun with; what it has used counts.
+
         Raises:
             RunNotFound: no such run.
-            UsageError: the run has ended.
+            UsageError: the run has ended, or another process is still searching it.
         """
-        return self._wait(self._background.submit(self._works.resume(run_id, budget or self._budget, on_event)))
+        control = Control()
+        return self._wait(self._background.submit(self._works.resume(run_id, budget, on_event, control)), control)
 
     def interrupt(self) -> None:
         """End the current run soon; it returns its best answer so far with reason `interrupted`."""
@@ -185,8 +203,11 @@ class Agent:
         return self._works.bill()
 
     def close(self) -> None:
-        """Stop the engine and the browser, and wait for them. Safe to call twice."""
-        self._finalizer()
+        """Stop the engine and the browser, and wait for them; runs that go on or wait end as `interrupted`.
+
+        Safe to call twice. A further run opens them again.
+        """
+        _shut(self._background, self._works)
 
     def __enter__(self) -> Self:
         return self
@@ -196,19 +217,23 @@ class Agent:
     ) -> None:
         self.close()
 
-    def _submit(self, task: str | Task, budget: Budget | None, on_event: OnEvent | None) -> Future[Result]:
-        whole = _as_task(task)
+    def _submit(self, task: str | Task, budget: Budget | None, on_event: OnEvent | None) -> _Submitted:
+        whole = self._works.openable(_as_task(task))
         budget = self._works.checked(budget or whole.budget or self._budget)
-        return self._background.submit(self._works.run(whole, budget, on_event))
+        control = Control()
+        return _Submitted(self._background.submit(self._works.run(whole, budget, on_event, control)), control)
 
-    def _wait(self, future: Future[_T]) -> _T:
+    def _end(self, control: Control) -> None:
+        self._background.call(control.stop, "interrupted", BY_USER)
+
+    def _wait(self, future: Future[_T], control: Control | None = None) -> _T:
         try:
             return future.result()
         except KeyboardInterrupt:
-            if not self._works.searching:
+            if control is None:  # no run: there is nothing to give back
                 future.cancel()
                 raise
-            self.interrupt()
+            self._end(control)
             result = future.result()  # a second Ctrl-C gets through
             if isinstance(result, Result):  # it may have ended by itself a moment before: who called must hear of it
                 result = result.model_copy(update={"stop_reason": "interrupted"})
@@ -219,6 +244,7 @@ def _shut(background: BackgroundLoop, works: Works) -> None:
     if background.running:
         background.submit(works.close()).result(timeout=30)
         background.close()
+        works.renew()
 
 
 def _as_task(task: str | Task) -> Task:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import tenacity
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ponder.errors import RunNotFound, StoreError
+from ponder.errors import RunNotFound, StoreError, UsageError
 from ponder.records import Record
 from ponder.tree import Event
 
@@ -189,3 +189,52 @@ class Log:
         self._seq += 1
         for listener in self._listeners:
             listener(stamped)
+
+
+@contextmanager
+def held(home: Path, run_id: str) -> Iterator[None]:
+    """Hold a run while it is searched, so that nobody else goes on with it; the system lets go when the process dies.
+
+    Where the lock's file cannot be made, the run is searched without.
+
+    Raises:
+        UsageError: another process searches it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = _lock_file(home, run_id)
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        lock.acquire(timeout=0)
+    except Timeout as error:  # an OSError, too
+        raise UsageError(f"run {run_id} is still being searched by another process") from error
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):  # who waits for it at this moment sees that the file is gone
+                path.unlink()
+            lock.release()
+
+
+def is_held(home: Path, run_id: str) -> bool:
+    """Return whether a run is being searched now, by any process of this machine."""
+    path = _lock_file(home, run_id)
+    if not path.exists():
+        return False
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+
+
+def _lock_file(home: Path, run_id: str) -> Path:
+    return home / "running" / f"{run_id}.lock"

@@ -6,11 +6,13 @@ The other half of the composition root: `ponder.agent` is the library's front, t
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +23,15 @@ from ponder.errors import UnknownName, UsageError
 from ponder.ledger import Ledger, Meter, Prices
 from ponder.manifest import Manifest, with_circumstances
 from ponder.models import Progress
+from ponder.nodes.stop import Decided
 from ponder.parts import agents_of, core_meter, open_core, open_tools, recorded, replayed, replayed_tools
 from ponder.policies.features import extract
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Judge, StopPolicy, Strategy
-from ponder.records import Bill, Budget, Charge, Limits, Result, Task
+from ponder.records import Bill, Budget, Charge, Limits, Record, Result, Task
 from ponder.running import Search, nothing_found, run_search, write_end
 from ponder.sandboxes.groups import group_factory
-from ponder.store import Log, Store, open_store
+from ponder.store import Log, Store, held, open_store
 from ponder.tree import Event, Tree
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from ponder.core.cassettes.timeline import Timeline
 
 OnEvent = Callable[[Event], None]
+BY_USER, CLOSING = "interrupted by the user", "the agent is being closed"
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,42 @@ class Plan:
     limits: Limits
     prices: Prices
     hosts: HostRules
+    value: float | None
+    risk: float | None
     home: Path
     progress: Progress | None
     record: Path | None
     whole_process: bool
+
+
+class Terms(Record):
+    """What a run was begun with that its manifest does not tell; `ponder runs resume` takes it up again."""
+
+    value: float | None = None
+    risk: float | None = None
+    prices: Prices = Prices()
+    allow_private: bool = False
+    permitted: tuple[str, ...] = ()
+    only_hosts: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, plan: Plan) -> Terms:
+        """Return the terms of an agent's runs."""
+        hosts = plan.hosts
+        return cls(
+            value=plan.value,
+            risk=plan.risk,
+            prices=plan.prices,
+            allow_private=hosts.allow_private,
+            permitted=tuple(sorted(hosts.permitted)),
+            only_hosts=None if hosts.only_hosts is None else tuple(sorted(hosts.only_hosts)),
+        )
+
+    @property
+    def hosts(self) -> HostRules:
+        """Which pages may be visited."""
+        only = None if self.only_hosts is None else frozenset(self.only_hosts)
+        return HostRules(allow_private=self.allow_private, permitted=frozenset(self.permitted), only_hosts=only)
 
 
 @dataclass(frozen=True)
@@ -71,6 +109,7 @@ class Works:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._turn = asyncio.Lock()
+        self._closing = False
         self._store: Store | None = None
         self._opened: _Open | None = None
         self._control: Control | None = None
@@ -80,11 +119,6 @@ class Works:
         if self._replay is not None and plan.record is not None:
             raise UsageError("a replay is not recorded again", fix="copy the cassette")
 
-    @property
-    def searching(self) -> bool:
-        """Whether a run has begun that can be interrupted."""
-        return self._control is not None and self._opened is not None
-
     def checked(self, budget: Budget) -> Budget:
         """Return the budget. Raises UnknownName when it limits a tool that this agent does not have."""
         known = ["core", *self._plan.tools]
@@ -93,56 +127,94 @@ class Works:
                 raise UnknownName("tool in a budget", tool, known)
         return budget
 
+    def openable(self, task: Task) -> Task:
+        """Return the task. Raises UsageError when it has pages and this agent no browser to open them."""
+        if task.urls and "browser" not in self._plan.tools:
+            raise UsageError(f"there is no tool that opens {task.urls[0]}", fix="add browser to the tools")
+        return task
+
     async def start(self) -> Bill:
         async with self._turn:
             ledger = Ledger(prices=self._plan.prices)
             await self._open(ledger)
             return ledger.bill()
 
-    async def run(self, task: Task, budget: Budget, on_event: OnEvent | None) -> Result:
-        async with self._turn:
-            recorded_budget = self._agreed(task, budget)
-            run_id = f"{time.strftime('%y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-            store = self._open_store()
-            log, tree = Log(store, run_id), Tree(task)
+    async def run(self, task: Task, budget: Budget, on_event: OnEvent | None, control: Control) -> Result:
+        return await self._in_turn("", control, lambda: self._run(task, budget, on_event, control))
 
-            def begin() -> None:
-                store.create(run_id, task.prompt)
-                _hear(log, tree, on_event)
-                kept = recorded_budget or budget
-                data = {"task": task.model_dump(mode="json"), "budget": kept.model_dump(mode="json")}
-                log.write(Event(kind="started", data=data | {"manifest": self._manifest()}))
+    async def resume(
+        self, prefix: str, budget: Budget | None, on_event: OnEvent | None, control: Control
+    ) -> Result:
+        return await self._in_turn(prefix, control, lambda: self._resume(prefix, budget, on_event, control))
 
-            # A replay is told when to stop: no meter of today decides.
-            return await self._finish(tree, log, begin, budget if recorded_budget is None else Budget())
+    async def _in_turn(self, run_id: str, control: Control, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do the work of a run when its turn comes. One that is told to end before does nothing, and is no record."""
+        try:
+            await control.race(self._turn.acquire())
+        except Stopped:
+            return self._nothing(run_id, control)
+        try:
+            if self._closing:
+                control.stop("interrupted", CLOSING)
+            return await work() if control.reason is None else self._nothing(run_id, control)
+        finally:
+            self._turn.release()
 
-    async def resume(self, prefix: str, budget: Budget, on_event: OnEvent | None) -> Result:
-        async with self._turn:
-            if self._replay is not None or self._plan.record is not None:
-                raise UsageError("a run that goes on can neither be recorded nor replayed: its beginning is elsewhere")
-            store = self._open_store()
-            run_id = store.find(prefix)
+    def _nothing(self, run_id: str, control: Control) -> Result:
+        return nothing_found(run_id, Ledger(prices=self._plan.prices), control)
+
+    async def _run(self, task: Task, budget: Budget, on_event: OnEvent | None, control: Control) -> Result:
+        recorded_budget = self._agreed(task, budget)
+        run_id = f"{time.strftime('%y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        store = self._open_store()
+        log, tree = Log(store, run_id), Tree(task)
+
+        def begin() -> None:
+            store.create(run_id, task.prompt)
+            _hear(log, tree, on_event)
+            kept = recorded_budget or budget
+            data = {"task": task.model_dump(mode="json"), "budget": kept.model_dump(mode="json")}
+            terms = Terms.of(self._plan).model_dump(mode="json", exclude_defaults=True)
+            log.write(Event(kind="started", data=data | {"manifest": self._manifest(), "search": terms}))
+
+        # A replay is told when to stop: no meter of today decides.
+        watched = budget if recorded_budget is None else Budget()
+        with held(self._plan.home, run_id):
+            return await self._finish(tree, log, begin, watched, control)
+
+    async def _resume(
+        self, prefix: str, budget: Budget | None, on_event: OnEvent | None, control: Control
+    ) -> Result:
+        if self._replay is not None or self._plan.record is not None:
+            raise UsageError("a run that goes on can neither be recorded nor replayed: its beginning is elsewhere")
+        store = self._open_store()
+        run_id = store.find(prefix)
+        with held(self._plan.home, run_id):
             events = store.events(run_id)
             if events[-1].kind == "ended":
                 raise UsageError(f"run {run_id} has ended", fix=f"see `ponder runs show {run_id}`")
+            budget = self.checked(budget or Budget.model_validate(events[0].data.get("budget", {})))
             tree, log = Tree.from_events(events), Log(store, run_id, seq=len(events))
             earlier = [Charge.model_validate(event.data) for event in events if event.kind == "charged"]
-            return await self._finish(tree, log, lambda: _hear(log, tree, on_event), self.checked(budget), earlier)
+            last = next((Decided.model_validate(one.data) for one in reversed(events) if one.kind == "decided"), None)
+            stopped = last if last is not None and last.decision.stop else None
+            begin = partial(_hear, log, tree, on_event)
+            return await self._finish(tree, log, begin, budget, control, earlier, stopped)
 
-    def interrupt(self) -> None:
+    def interrupt(self, why: str = BY_USER) -> None:
         if self._control is not None:
-            self._control.stop("interrupted", "interrupted by the user")
+            self._control.stop("interrupted", why)
 
     def bill(self) -> Bill | None:
         return self._ledger.bill() if self._ledger is not None else None
 
     async def _finish(
-        self, tree: Tree, log: Log, begin: Callable[[], None], budget: Budget, earlier: Sequence[Charge] = ()
+        self, tree: Tree, log: Log, begin: Callable[[], None], budget: Budget, control: Control,
+        earlier: Sequence[Charge] = (), stopped: Decided | None = None,
     ) -> Result:
         """Open what is not open yet, search, and write the end; the budget is watched from the first moment on."""
         plan = self._plan
         ledger = Ledger(prices=plan.prices, whole_process=self._whole_process, agents=agents_of(plan.core))
-        control = Control()
         for charge in earlier:
             ledger.add(charge)
         self._control, self._ledger = control, ledger
@@ -153,11 +225,11 @@ class Works:
                     opened = await control.race(self._open(ledger))
                 except Stopped:
                     begin()
-                    result = nothing_found(log, ledger, control)
+                    result = nothing_found(log.run_id, ledger, control, tree, plan.judge)
                 else:
                     begin()
                     tape = self._on_tape(tree.task, budget, control, log)
-                    result = await run_search(opened.search, tree, log, ledger, budgets, control)
+                    result = await run_search(opened.search, tree, log, ledger, budgets, control, stopped)
                     if tape is not None and (differs := tape.end_run(result)):
                         result = result.model_copy(update={"warnings": (*result.warnings, *differs)})
             write_end(log, result)
@@ -259,7 +331,8 @@ class Works:
         return self._opened
 
     async def close(self) -> None:
-        self.interrupt()
+        self._closing = True
+        self.interrupt(CLOSING)
         async with self._turn:  # a run that is still going ends first, with what it has
             if self._opened is not None:
                 opened, self._opened = self._opened, None
@@ -268,8 +341,29 @@ class Works:
                 store, self._store = self._store, None
                 store.close()
 
+    def renew(self) -> None:
+        """Be ready for another loop, when the one on which this was closed has ended."""
+        self._turn, self._closing = asyncio.Lock(), False
+
 
 def _hear(log: Log, tree: Tree, on_event: OnEvent | None) -> None:
     log.listen(tree.apply)
     if on_event is not None:
-        log.listen(on_event)
+        log.listen(_unbreakable(on_event))
+
+
+def _unbreakable(on_event: OnEvent) -> OnEvent:
+    """Return a listener that takes no search with it when it breaks: that is logged, and it hears no more."""
+    broken = False
+
+    def hear(event: Event) -> None:
+        nonlocal broken
+        if broken:
+            return
+        try:
+            on_event(event)
+        except Exception:
+            broken = True
+            _LOG.exception("`on_event` broke at the event %r, and is not called again", event.kind)
+
+    return hear

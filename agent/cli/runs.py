@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,13 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree as Drawing
 
-from ponder.cli.output import bill_table, finish, make_console, note, print_json, with_whole_bill
+from ponder.cli.output import bill_table, make_console, note, print_json
 from ponder.records import Bill, Node
 from ponder.tree import Event, Tree
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ponder.protocols import Strategy
     from ponder.store import Store  # SQLAlchemy takes a third of a second, which other commands do not need
 
 runs = typer.Typer(help="Recorded runs: list, show, resume.", no_args_is_help=True)
@@ -32,6 +34,14 @@ def _store() -> Store:
     return open_store(default_home() / "runs.sqlite")
 
 
+def _is_running(run: str) -> bool:
+    """Return whether a run that has not ended goes on at this moment."""
+    from ponder.parts import default_home
+    from ponder.store import is_held
+
+    return is_held(default_home(), run)
+
+
 @runs.command("list")
 def list_runs(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many, newest first.")] = 20,
@@ -39,8 +49,9 @@ def list_runs(
 ) -> None:
     """List the newest runs."""
     found = _store().runs(limit)
+    running = {run.id for run in found if run.stop_reason is None and _is_running(run.id)}
     if as_json:
-        print_json({"runs": [run.model_dump(mode="json") for run in found]})
+        print_json({"runs": [run.model_dump(mode="json") | {"running": run.id in running} for run in found]})
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("run", "when", "stopped", "conf.", "steps", "CPU s"):
@@ -52,7 +63,8 @@ def list_runs(
         confidence = "" if run.confidence is None else f"{run.confidence:.2f}"
         cpu = "" if run.cpu_s is None else f"{run.cpu_s:.1f}"
         answer, prompt = _shown(run.answer or "", 30), _shown(run.prompt, _WIDEST)
-        table.add_row(run.id, when, run.stop_reason or "cut off", confidence, str(run.nodes), cpu, answer, prompt)
+        stopped = run.stop_reason or ("running" if run.id in running else "cut off")
+        table.add_row(run.id, when, stopped, confidence, str(run.nodes), cpu, answer, prompt)
     make_console().print(table)
 
 
@@ -80,7 +92,8 @@ def show(
             console.print(f"[dim]{decision['reason'] or 'go on'}: {escape(decision['why'])}[/dim]")
     if ended is None:
         _print_manifest(console, events[0].data["manifest"])
-        note(f"the run was cut off; `ponder runs resume {run}` goes on with it")
+        going_on = f"the run was cut off; `ponder runs resume {run}` goes on with it"
+        note("the run is running: it is still being searched" if _is_running(run) else going_on)
         return
     console.print(f"[bold]{escape(str(ended['answer']))}[/bold]  {ended['stop_reason']}, {ended['confidence']:.2f}")
     console.print(bill_table(Bill.model_validate(ended["ledger"])))
@@ -95,28 +108,49 @@ def resume(
 ) -> int:
     """Go on with a run that was cut off; what it had finished is not done again."""
     from ponder.agent import Agent
-    from ponder.cli.view import watching
-    from ponder.models import showing
-    from ponder.policies.hosts import HostRules
-    from ponder.records import Budget
+    from ponder.cli.view import search_and_print
 
     store = _store()
     run = store.find(run_id)
-    started = store.events(run)[0].data
-    tools = [name for name in str(started["manifest"].get("tools", "")).split(",") if name]
-    # The run's own pages were permitted when it began.
-    permitted = frozenset(_origin(url) for url in started["task"].get("urls", ()))
-    with showing() as progress:
-        agent = Agent(
-            _core_of(started["manifest"]),
-            tools=tools,
-            hosts=HostRules(permitted=permitted),
-            progress=progress,
-            whole_process=True,
-        )
-        with agent, watching(agent, quiet=quiet) as hear:
-            result = agent.resume(run, budget=Budget.model_validate(started["budget"]), on_event=hear)
-    return finish(with_whole_bill(result, agent), as_json=as_json)
+    events = store.events(run)
+    make = partial(Agent, **_as_begun(events[0].data))
+    return search_and_print(
+        make, lambda agent, hear: agent.resume(run, on_event=hear), as_json=as_json, quiet=quiet,
+        tree=Tree.from_events(events),
+    )
+
+
+def _as_begun(started: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the agent that a run was begun with; its budget is read where it is resumed."""
+    from ponder.works import Terms
+
+    manifest, terms = started["manifest"], Terms.model_validate(started.get("search", {}))
+    if "search" not in started:  # an older record: the run's own pages were permitted when it began
+        terms = Terms(permitted=tuple(_origin(url) for url in started["task"].get("urls", ())))
+    tools = [name for name in str(manifest.get("tools", "")).split(",") if name]
+    return {
+        "core": _core_of(manifest),
+        "tools": tools,
+        "strategy": _strategy_of(manifest, tools),
+        "value": terms.value,
+        "risk": terms.risk,
+        "prices": terms.prices,
+        "hosts": terms.hosts,
+    }
+
+
+def _strategy_of(manifest: dict[str, Any], tools: list[str]) -> Strategy:
+    """Return the strategy that searched; the default one where its name is not known here: a library's own, say."""
+    from ponder.errors import UnknownName
+    from ponder.parts import make_strategy
+
+    if "strategy" not in manifest:
+        return make_strategy(tools)
+    samples = manifest.get("samples")
+    try:
+        return make_strategy(tools, str(manifest["strategy"]), int(samples) if samples is not None else None)
+    except UnknownName:
+        return make_strategy(tools)
 
 
 def _shown(text: str, width: int) -> str:
@@ -138,7 +172,8 @@ def _origin(url: str) -> str:
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else str(parts.hostname)
+    return f"{host}:{parts.port}" if parts.port else host
 
 
 def _as_json(run: str, tree: Tree, events: list[Event], ended: dict[str, Any] | None) -> dict[str, Any]:

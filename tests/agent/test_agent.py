@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from ponder import Agent, Budget, Result, SuccessCriterion, Task
+from ponder.control import Control
 from ponder.core.scripted import ScriptedCore
-from ponder.errors import CoreError, UnknownName, UsageError
+from ponder.errors import CoreError, StoreError, UnknownName, UsageError
 from ponder.judges.candidates import candidates
+from ponder.ledger import Prices
+from ponder.policies.hosts import HostRules
 from ponder.records import Completion, Prompt
 from ponder.search.best_of_n import BestOfN
-from ponder.store import open_store
+from ponder.store import Store, held, is_held, open_store
 from ponder.tree import Event, Tree
+from ponder.works import Terms
 
 from .scripts import asks_how_to_begin, at_once
 
@@ -154,6 +160,21 @@ def test_resume_goes_on_from_the_last_event(make_agent, tmp_path: Path) -> None:
         make_agent(always("x")).resume("cut-off")
 
 
+def test_resume_of_a_run_that_had_decided_to_stop_only_writes_its_end(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    whole = make_agent(always(" Paris")).run("q")
+    store = open_store(tmp_path / "runs.sqlite")
+    events = store.events(whole.run_id)
+    last = max(i for i, event in enumerate(events) if event.kind == "decided")
+    store.create("cut-off", "q")
+    for i, event in enumerate(events[: last + 1]):
+        store.append("cut-off", i, event)
+    core = ScriptedCore([])
+    result = make_agent([], core=core).resume("cut-off")
+    assert (result.answer, result.stop_reason, core.prompts) == ("Paris", whole.stop_reason, [])
+    tree = Tree.from_events(store.events("cut-off"))
+    assert all(node.status in ("judged", "failed", "cancelled") for node in tree.nodes.values() if node.id)
+
+
 @pytest.mark.timeout(20)
 def test_resume_takes_up_a_step_that_was_run_and_not_judged(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     whole = make_agent(always(" Paris")).run("q")
@@ -257,21 +278,257 @@ def test_a_program_need_not_repeat_what_the_task_gives(make_agent) -> None:  # t
     assert "import" not in (result.answer or "")
 
 
-def test_ctrl_c_as_the_search_ends_is_heard_all_the_same(make_agent, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+class Pressed(Future[Result]):
+    """A future whose waiter is met by Ctrl-C."""
+
+    def __init__(self, future: Future[Result]) -> None:
+        self._future, self._pressed = future, False
+
+    def result(self, timeout: float | None = None) -> Result:
+        if not self._pressed:
+            self._pressed = True
+            raise KeyboardInterrupt
+        return self._future.result(timeout)
+
+
+def test_ctrl_c_as_the_search_ends_is_heard_all_the_same(make_agent) -> None:  # type: ignore[no-untyped-def]
     agent = make_agent(always(" Paris"))
     ended = agent.run("Capital of France?")
     assert ended.stop_reason != "interrupted"
 
-    class Pressed:
-        said: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
-
-        def result(self) -> Result:
-            if self.said:
-                self.said = ()
-                raise KeyboardInterrupt
-            return ended
-
-    monkeypatch.setattr(type(agent._works), "searching", True)
-    monkeypatch.setattr(agent, "interrupt", lambda: None)
-    again = agent._wait(Pressed())
+    over: Future[Result] = Future()
+    over.set_result(ended)
+    again = agent._wait(Pressed(over), Control())
     assert (again.answer, again.stop_reason) == (ended.answer, "interrupted")
+
+
+# --- what breaks beside the search ---------------------------------------------------------------------------------
+
+
+def test_a_store_that_breaks_takes_no_answer_with_it(make_agent, monkeypatch: pytest.MonkeyPatch, caplog) -> None:  # type: ignore[no-untyped-def]
+    whole, judged = Store.append, 0
+
+    def append(store: Store, run: str, seq: int, event: Event) -> None:
+        nonlocal judged
+        judged += event.kind == "judged"
+        if judged > 1:
+            raise StoreError("the disk is full")
+        whole(store, run, seq, event)
+
+    monkeypatch.setattr(Store, "append", append)
+    numbers = iter(range(100))
+    result = make_agent(lambda _p, _s: f"w{next(numbers)}", delay_s=0.02, strategy=BestOfN(8)).run("q")
+    assert (result.answer, result.stop_reason) == ("w0", "error")
+    assert result.warnings == ("the disk is full",)
+    assert not caplog.records, "no callback broke either"
+
+
+def test_a_charge_that_cannot_be_recorded_ends_the_run(make_agent, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    whole = Store.append
+
+    def append(store: Store, run: str, seq: int, event: Event) -> None:
+        if event.kind == "charged" and event.node is not None and event.node > 4:
+            raise OSError("no space left")
+        whole(store, run, seq, event)
+
+    monkeypatch.setattr(Store, "append", append)
+    numbers = iter(range(100))
+    result = make_agent(lambda _p, _s: f"w{next(numbers)}", strategy=BestOfN(32)).run("q")
+    assert (result.answer, result.stop_reason) == ("w0", "error")
+    assert "no space left" in result.warnings[0]
+    assert result.ledger.by_tool["core"].calls > 4, "the bill has it"
+
+
+def test_a_listener_that_breaks_is_logged_once_and_the_search_goes_on(make_agent, caplog) -> None:  # type: ignore[no-untyped-def]
+    heard: list[Event] = []
+
+    def hear(event: Event) -> None:
+        heard.append(event)
+        raise ValueError("no ears")
+
+    with caplog.at_level(logging.ERROR):
+        result = make_agent(always(" Paris")).run("q", on_event=hear)
+    assert (result.answer, result.stop_reason, result.warnings) == ("Paris", "confident", ())
+    assert [event.kind for event in heard] == ["started"]
+    assert [record.name for record in caplog.records] == ["ponder.works"]
+    assert "no ears" in caplog.text
+
+
+def test_a_stream_whose_loop_was_closed_harms_nothing(make_agent, tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
+    agent = make_agent(always(" Paris"), delay_s=0.05)
+    loop = asyncio.new_event_loop()
+    stream = agent.stream("q")
+    first = loop.run_until_complete(anext(stream))
+    assert first.kind == "started"
+    loop.close()
+    store = open_store(tmp_path / "runs.sqlite")
+    deadline = time.monotonic() + 10
+    while store.runs()[0].stop_reason is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert store.runs()[0].stop_reason == "confident"
+    assert not caplog.records
+
+
+def test_a_task_with_pages_needs_a_browser(make_agent) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match=r"http://a/.*browser"):
+        make_agent(always("x")).run(Task(prompt="q", urls=("http://a/",)))
+
+
+# --- whose run is ended --------------------------------------------------------------------------------------------
+
+
+def slow(make_agent) -> Agent:  # type: ignore[no-untyped-def]
+    numbers = iter(range(1000))
+    return make_agent(lambda _p, _s: f"w{next(numbers)}", delay_s=0.05, strategy=BestOfN(16))  # type: ignore[no-any-return]
+
+
+def test_cancelling_a_queued_run_leaves_the_current_one_alone(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    agent = slow(make_agent)
+    begun = threading.Event()
+
+    async def use() -> Result:
+        first = asyncio.create_task(agent.arun("q", on_event=lambda _: begun.set()))
+        await asyncio.to_thread(begun.wait)
+        second = asyncio.create_task(agent.arun("r"))
+        stream = agent.stream("s")
+        third = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.1)
+        second.cancel()
+        third.cancel()
+        await asyncio.gather(second, third, return_exceptions=True)
+        return await first
+
+    assert asyncio.run(use()).stop_reason == "exhausted"
+    assert len(open_store(tmp_path / "runs.sqlite").runs()) == 1, "the others never began"
+
+
+def test_ctrl_c_while_waiting_for_a_turn_ends_that_run_at_once(make_agent) -> None:  # type: ignore[no-untyped-def]
+    agent = slow(make_agent)
+    begun = threading.Event()
+    ended: list[Result] = []
+    first = threading.Thread(target=lambda: ended.append(agent.run("q", on_event=lambda _: begun.set())))
+    first.start()
+    begun.wait()
+    future, control = agent._submit("r", None, None)
+    second = agent._wait(Pressed(future), control)
+    assert (second.answer, second.stop_reason, second.nodes) == (None, "interrupted", 0)
+    assert not ended
+    first.join()
+    assert ended[0].stop_reason == "exhausted"
+
+
+class NeverLoaded(ScriptedCore):
+    def __init__(self) -> None:
+        super().__init__([])
+        self.loading = threading.Event()
+
+    async def start(self) -> None:
+        self.loading.set()
+        await asyncio.Event().wait()
+
+
+def test_ctrl_c_while_the_core_loads_gives_a_result(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    core = NeverLoaded()
+    agent = make_agent([], core=core)
+    future, control = agent._submit("q", None, None)
+    core.loading.wait()
+    result = agent._wait(Pressed(future), control)
+    assert (result.answer, result.stop_reason) == (None, "interrupted")
+    assert kinds(tmp_path, result.run_id) == ["started", "ended"]
+
+
+def test_closing_ends_what_waits_and_a_closed_agent_can_be_used_again(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    class Counted(ScriptedCore):
+        closed = 0
+
+        async def close(self) -> None:
+            self.closed += 1
+
+    core = Counted(at_once(always(" Paris")), delay_s=0.1)
+    agent = make_agent([], core=core)
+    begun = threading.Event()
+    results: list[Result] = []
+    threads = [threading.Thread(target=lambda: results.append(agent.run("q", on_event=lambda _: begun.set())))]
+    threads += [threading.Thread(target=lambda: results.append(agent.run("r"))) for _ in range(2)]
+    threads[0].start()
+    begun.wait()
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.1)
+    agent.close()
+    for thread in threads:
+        thread.join()
+    assert {result.stop_reason for result in results} == {"interrupted"}
+    assert len(open_store(tmp_path / "runs.sqlite").runs()) == 1, "the others never began"
+    assert core.closed == 1
+    assert agent.run("q").answer == "Paris"
+    agent.close()
+    agent.close()
+    assert core.closed == 2
+
+
+# --- going on ------------------------------------------------------------------------------------------------------
+
+
+def keep(home: Path, events: list[Event], run: str = "cut-off") -> Store:
+    store = open_store(home / "runs.sqlite")
+    store.create(run, "q")
+    for seq, event in enumerate(events):
+        store.append(run, seq, event)
+    return store
+
+
+def first_events(make_agent, home: Path, **options: object) -> list[Event]:  # type: ignore[no-untyped-def]
+    whole = make_agent(always(" Paris"), **options).run("q")
+    return open_store(home / "runs.sqlite").events(whole.run_id)[:-1]
+
+
+def test_a_run_that_is_searched_cannot_be_resumed_beside(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keep(tmp_path, first_events(make_agent, tmp_path)[:4])
+    agent = make_agent(always(" Paris"))
+    with held(tmp_path, "cut-off"):
+        assert is_held(tmp_path, "cut-off")
+        with pytest.raises(UsageError, match="run cut-off is still being searched by another process"):
+            agent.resume("cut-off")
+    assert not is_held(tmp_path, "cut-off")
+    seen: list[bool] = []
+    agent.resume("cut-off", on_event=lambda _: seen.append(is_held(tmp_path, "cut-off")))
+    assert all(seen)
+    assert seen
+    assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_where_no_lock_can_be_made_a_run_goes_on_without(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "running").write_text("in the way")
+    assert make_agent(always(" Paris")).run("q").answer == "Paris"
+    assert not is_held(tmp_path, "any")
+
+
+def test_a_resumed_run_that_ends_while_the_core_loads_gives_what_it_had(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    events = first_events(make_agent, tmp_path)
+    before = [event for event in events if event.kind != "decided"]
+    keep(tmp_path, before)
+    result = make_agent([], core=NeverLoaded()).resume("cut-off", budget=Budget(wall_seconds=0.3))
+    assert (result.answer, result.stop_reason, result.nodes) == ("Paris", "budget", 4)
+    assert result.confidence > 0.9
+    assert kinds(tmp_path, "cut-off")[-1] == "ended"
+
+
+def test_a_resumed_run_has_the_budget_that_it_was_begun_with(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    events = first_events(make_agent, tmp_path)
+    started = events[0].model_copy(update={"data": events[0].data | {"budget": {"tokens": 1}}})
+    keep(tmp_path, [started, *(event for event in events[1:] if event.kind != "decided")])
+    assert make_agent(always(" Paris"), budget=Budget(tokens=10_000)).resume("cut-off").stop_reason == "budget"
+
+
+def test_what_a_run_was_begun_with_is_recorded_where_it_is_not_the_default(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert first_events(make_agent, tmp_path)[0].data["search"] == {}
+    hosts = HostRules(allow_private=True, permitted=frozenset({"b:80", "a"}), only_hosts=frozenset())
+    prices = Prices(per_tool={"core": Prices(cpu_second=3.0)})
+    started = first_events(make_agent, tmp_path, hosts=hosts, prices=prices)[0]
+    assert started.data["search"] == {
+        "prices": {"per_tool": {"core": {"cpu_second": 3.0}}}, "allow_private": True, "permitted": ["a", "b:80"],
+        "only_hosts": [],
+    }  # fmt: skip
+    terms = Terms.model_validate(started.data["search"])
+    assert (terms.hosts, terms.prices) == (hosts, prices)

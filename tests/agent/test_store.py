@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder.errors import RunNotFound, StoreError
-from ponder.store import Log, open_store
+from ponder.errors import RunNotFound, StoreError, UsageError
+from ponder.store import Log, held, is_held, open_store
 from ponder.tree import Event, Tree
 
 
@@ -94,3 +94,29 @@ def test_what_was_written_survives_kill_9(tmp_path: Path) -> None:
     writer.wait()
     tree = Tree.from_events(open_store(path).events("r"))
     assert set(written) <= set(tree.nodes)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from ponder.store import held
+with held(Path(sys.argv[1]), "r"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_is_held_by_one_process_until_that_ends_however_it_ends(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert is_held(tmp_path, "r")
+    assert not is_held(tmp_path, "another")
+    with pytest.raises(UsageError, match="another process"), held(tmp_path, "r"):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert not is_held(tmp_path, "r")
+    with held(tmp_path, "r"):
+        assert is_held(tmp_path, "r")
+    assert not (tmp_path / "running" / "r.lock").exists()
