@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ def main() -> None:
     except KeyboardInterrupt:  # while this was still being imported
         code = 130
     # All is closed and said: taking the interpreter apart would only cost the user CPU that no bill shows.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full: that was told, if it could
+            stream.flush()
     os._exit(code)

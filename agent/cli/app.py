@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from ponder.cli.bench import EPILOG as BENCH_EPILOG
 from ponder.cli.bench import bench
 from ponder.cli.doctor import doctor
 from ponder.cli.models import models
+from ponder.cli.output import note
 from ponder.cli.policy import policy
 from ponder.cli.runs import runs
 from ponder.cli.sandbox import sandbox
@@ -57,6 +59,7 @@ def _options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. No error leaves as a traceback."""
+    _take_any_letter()
     try:
         code = app(list(arguments), standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -66,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer and rich leave when whoever read standard output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -80,5 +83,12 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_USAGE
 
 
+def _take_any_letter() -> None:
+    """Let no text break the output: letters that a stream's encoding lacks are escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _complain(message: str) -> None:
-    print(f"ponder: {' '.join(message.split())}", file=sys.stderr)
+    note(" ".join(message.split()))

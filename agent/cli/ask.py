@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,6 @@ import typer
 from pydantic import ValidationError
 
 from ponder.billing import Prices
-from ponder.cli.output import finish, with_whole_bill
 from ponder.errors import UsageError
 from ponder.policies.hosts import HostRules
 from ponder.records import Budget, SuccessCriterion, Task
@@ -85,37 +85,41 @@ def ask(
     budget = _budget(budget_cpu, budget_wall, budget_tokens, budget_cost, budget_tool or [])
     prices = prices_of(price or [])
     from ponder.agent import Agent
-    from ponder.cli.view import watching
-    from ponder.models import showing
+    from ponder.cli.view import search_and_print
     from ponder.parts import DEFAULT_CORE, DEFAULT_STRATEGY, check_tools, make_strategy
 
     hosts = _hosts(task, allow_private, allow_host or [])
     names = check_tools([name.strip() for name in tools.split(",") if name.strip()])
-    with showing() as progress:
-        agent = Agent(
-            core or DEFAULT_CORE,
-            tools=names,
-            strategy=make_strategy(names, strategy or DEFAULT_STRATEGY, samples),
-            value=value,
-            risk=risk,
-            prices=prices,
-            hosts=hosts,
-            progress=progress,
-            record=record,
-            whole_process=True,
-        )
-        with agent, watching(agent, quiet=quiet) as hear:
-            result = agent.run(task, budget=budget, on_event=hear)
-    return finish(with_whole_bill(result, agent), as_json=as_json)
+    make = partial(
+        Agent,
+        core or DEFAULT_CORE,
+        tools=names,
+        strategy=make_strategy(names, strategy or DEFAULT_STRATEGY, samples),
+        value=value,
+        risk=risk,
+        prices=prices,
+        hosts=hosts,
+        record=record,
+    )
+    return search_and_print(
+        make, lambda agent, hear: agent.run(task, budget=budget, on_event=hear), as_json=as_json, quiet=quiet
+    )
 
 
 def _task(question: str, urls: list[str], tests: Path | None) -> Task:
-    prompt = sys.stdin.read() if question == "-" else question
+    prompt = _read_question() if question == "-" else question
     success = SuccessCriterion(kind="tests", visible=_read_tests(tests)) if tests else None
     try:
         return Task(prompt=prompt, urls=tuple(urls), success=success)
     except ValidationError as error:
         raise UsageError(_words(error)) from error
+
+
+def _read_question() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the question on standard input is not text in {error.encoding}") from error
 
 
 def _budget(

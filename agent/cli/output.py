@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import Any, Protocol
@@ -31,13 +32,19 @@ def exit_code(result: Result) -> int:
 
 
 def print_json(data: Any) -> None:
-    """Print exactly one JSON object on standard output."""
-    print(json.dumps(data, ensure_ascii=False), flush=True)
+    """Print exactly one JSON object on standard output; letters that its encoding lacks are escaped as JSON has it."""
+    text = json.dumps(data, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data)
+    print(text, flush=True)
 
 
 def note(text: str) -> None:
-    """Print a line on standard error."""
-    print(f"ponder: {text}", file=sys.stderr, flush=True)
+    """Print a line on standard error; that nobody reads it there ends nothing."""
+    with contextlib.suppress(BrokenPipeError):
+        print(f"ponder: {text}", file=sys.stderr, flush=True)
 
 
 class HasBill(Protocol):
@@ -53,20 +60,25 @@ def with_whole_bill(result: Result, closed: HasBill) -> Result:
 
 
 def finish(result: Result, *, as_json: bool) -> int:
-    """Print warnings and the result; return the exit code."""
-    for warning in result.warnings:
-        note(warning)
+    """Print the result, then what it warns of; return the exit code."""
     if as_json:
         print_json(result.model_dump(mode="json"))
+        _warn(result)
     else:
         print_result(result)
     return exit_code(result)
 
 
+def _warn(result: Result) -> None:
+    for warning in result.warnings:
+        note(warning)
+
+
 def print_result(result: Result) -> None:
-    """Print the answer on standard output; why the search stopped and what it cost on standard error."""
+    """Print the answer on standard output; on standard error warnings, why the search stopped, and what it cost."""
     if result.answer is not None:
         print(result.answer, flush=True)
+    _warn(result)
     console = make_console(stderr=True)
     found = f"confidence {result.confidence:.2f}" if result.answer is not None else "no answer"
     console.print(
@@ -78,8 +90,17 @@ def print_result(result: Result) -> None:
 
 def make_console(*, stderr: bool = False) -> Console:
     """Return a console that does not squeeze tables where no terminal limits the width."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+    kind = _Beside if stderr else Console
+    console = kind(stderr=stderr, highlight=False)
+    return console if console.is_terminal else kind(stderr=stderr, highlight=False, width=_WIDE)
+
+
+class _Beside(Console):
+    """A console on standard error: that nobody reads it there ends nothing."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; rich would end the program."""
+        self.quiet = True
 
 
 def bill_table(bill: Bill) -> Table:

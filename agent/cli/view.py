@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,33 +14,70 @@ from rich.table import Table
 from rich.text import Text
 
 from ponder.answers import normalise, shown
-from ponder.cli.output import HasBill
-from ponder.records import Node, Task
+from ponder.cli.output import HasBill, finish, note, with_whole_bill
+from ponder.records import Node, Result, Task
 from ponder.tree import Event, Tree
+
+if TYPE_CHECKING:
+    from ponder.agent import Agent
 
 _WIDTH = 60
 _REFRESH_S = 0.25
+Hear = Callable[[Event], None]
+
+
+def search_and_print(
+    make: Callable[..., Agent], search: Callable[[Agent, Hear], Result], *, as_json: bool, quiet: bool,
+    tree: Tree | None = None,
+) -> int:
+    """Search while it is shown, close the agent, and print the result with the whole bill; return the exit code.
+
+    Once there is a result, it is printed whatever comes while the agent is being closed: Ctrl-C, too.
+
+    Args:
+        make: makes the agent; given what hears of downloads (`progress`).
+        search: searches with it, and lets what it is given hear of events.
+        tree: of a resumed run: what it has so far.
+    """
+    from ponder.models import showing
+
+    result: Result | None = None
+    try:
+        with showing() as progress:
+            agent = make(progress=progress, whole_process=True)
+            with agent, watching(agent, quiet=quiet, tree=tree) as hear:
+                result = search(agent, hear)
+    except (KeyboardInterrupt, Exception) as error:
+        if result is None:
+            raise
+        if not isinstance(error, KeyboardInterrupt):
+            note(f"closing broke: {type(error).__name__}: {error}")
+    return finish(with_whole_bill(result, agent), as_json=as_json)
 
 
 @contextmanager
-def watching(agent: HasBill, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """Show the run whose events are fed to what this yields; on standard error only."""
+def watching(agent: HasBill, *, quiet: bool, tree: Tree | None = None) -> Iterator[Hear]:
+    """Show the run whose events are fed to what this yields, after those of the tree; on standard error only."""
     console = Console(stderr=True, highlight=False)
     if quiet:
         yield lambda _event: None
     elif console.is_terminal:
-        view = LiveView(agent)
+        view = LiveView(agent, tree)
         with Live(get_renderable=view.draw, console=console, refresh_per_second=1 / _REFRESH_S, transient=True):
             yield view.hear
     else:
-        yield PlainLines().hear
+        yield PlainLines(tree).hear
 
 
 class _Follower:
-    """Keeps a tree of its own, so that drawing never meets a tree that is being changed."""
+    """Keeps a tree of its own, so that drawing never meets a tree that is being changed.
 
-    def __init__(self) -> None:
-        self.tree: Tree | None = None
+    Args:
+        tree: to go on with: a resumed run does not start again.
+    """
+
+    def __init__(self, tree: Tree | None = None) -> None:
+        self.tree = tree
         self.why = ""
         self._lock = threading.Lock()
 
@@ -61,8 +98,8 @@ class _Follower:
 class LiveView(_Follower):
     """A table of steps, a line of votes, a line of cost."""
 
-    def __init__(self, agent: HasBill) -> None:
-        super().__init__()
+    def __init__(self, agent: HasBill, tree: Tree | None = None) -> None:
+        super().__init__(tree)
         self._agent, self._began = agent, time.monotonic()
 
     def draw(self) -> RenderableType:
@@ -97,14 +134,10 @@ class PlainLines(_Follower):
         super().hear(event)
         if event.kind in ("judged", "failed") and event.node is not None and self.tree is not None:
             node = self.tree.nodes[event.node]
-            self._say(f"step {node.id}: {_state(node).plain}: {_summary(node).plain}")
+            note(f"step {node.id}: {_state(node).plain}: {_summary(node).plain}")
         elif event.kind == "decided":
             decision = event.data["decision"]
-            self._say(f"{'stop, ' + str(decision['reason']) if decision['stop'] else 'go on'}: {decision['why']}")
-
-    @staticmethod
-    def _say(text: str) -> None:
-        print(f"ponder: {text}", file=sys.stderr, flush=True)
+            note(f"{'stop, ' + str(decision['reason']) if decision['stop'] else 'go on'}: {decision['why']}")
 
 
 def _state(node: Node) -> Text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,23 @@ def test_a_price_that_is_none(capsys: pytest.CaptureFixture[str], price: str, to
 @pytest.mark.parametrize("question", ["", " "])
 def test_an_empty_question(capsys: pytest.CaptureFixture[str], question: str) -> None:
     assert "empty" in complaint(capsys, ["ask", question], 2)
+
+
+def test_a_question_that_is_no_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"what \xff"), encoding="utf-8"))
+    assert "standard input" in complaint(capsys, ["ask", "-"], 2)
+
+
+def test_a_page_and_no_browser(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "browser" in complaint(capsys, ["ask", "q", "--url", "https://x.org", "--tools", "python"], 2)
+
+
+def test_an_answer_in_letters_that_the_terminal_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert run(["--version"]) == 0
+    print("Åse", flush=True)
+    assert raw.getvalue().endswith(b"\\xc5se\n")
 
 
 def test_a_file_that_is_no_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
