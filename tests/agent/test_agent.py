@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -144,14 +145,18 @@ def test_checkpoints_stay_small(make_agent, tmp_path: Path) -> None:  # type: ig
     assert sum(file.stat().st_size for file in tmp_path.glob("checkpoints.sqlite*")) < 1_000_000
 
 
+def cut_off(store: Store, events: Sequence[Event]) -> None:
+    """Record a run with these events and no more: as `cut-off`."""
+    store.create("cut-off", "q")
+    for number, event in enumerate(events):
+        store.append("cut-off", number, event)
+
+
 def test_resume_goes_on_from_the_last_event(make_agent, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     whole = make_agent(always(" Paris")).run("q")
     store = open_store(tmp_path / "runs.sqlite")
     events = store.events(whole.run_id)
-    cut = next(i for i, event in enumerate(events) if event.kind == "judged")
-    store.create("cut-off", "q")
-    for i, event in enumerate(events[:cut]):
-        store.append("cut-off", i, event)
+    cut_off(store, events[: next(i for i, event in enumerate(events) if event.kind == "judged")])
     core = ScriptedCore(at_once(always(" Paris")))
     result = make_agent([], core=core).resume("cut")
     assert (result.answer, result.stop_reason) == ("Paris", "confident")
@@ -164,10 +169,7 @@ def test_resume_of_a_run_that_had_decided_to_stop_only_writes_its_end(make_agent
     whole = make_agent(always(" Paris")).run("q")
     store = open_store(tmp_path / "runs.sqlite")
     events = store.events(whole.run_id)
-    last = max(i for i, event in enumerate(events) if event.kind == "decided")
-    store.create("cut-off", "q")
-    for i, event in enumerate(events[: last + 1]):
-        store.append("cut-off", i, event)
+    cut_off(store, events[: 1 + max(i for i, event in enumerate(events) if event.kind == "decided")])
     core = ScriptedCore([])
     result = make_agent([], core=core).resume("cut-off")
     assert (result.answer, result.stop_reason, core.prompts) == ("Paris", whole.stop_reason, [])
@@ -181,9 +183,7 @@ def test_resume_takes_up_a_step_that_was_run_and_not_judged(make_agent, tmp_path
     store = open_store(tmp_path / "runs.sqlite")
     events = [event for event in store.events(whole.run_id) if event.kind in ("started", "asked", "thought")]
     seen = {"tool": "python", "ok": True, "text": "ANSWER: Rome", "answer": "Rome"}
-    store.create("cut-off", "q")
-    for i, event in enumerate([*events, Event(kind="observed", node=1, data=seen)]):
-        store.append("cut-off", i, event)
+    cut_off(store, [*events, Event(kind="observed", node=1, data=seen)])
     result = make_agent([], core=ScriptedCore(always(" Paris"))).resume("cut-off")
     assert result.stop_reason in ("confident", "exhausted")
     tree = Tree.from_events(store.events("cut-off"))
