@@ -49,6 +49,12 @@ _STRETCH = 3.0
 siblings; one went on up to the limit, for twice the CPU of all the others."""
 _REPEATS = 100
 """Of sixteen answers to a cipher nine went up to the limit with a few words over and over: 370 of 392 CPU-s."""
+_CONTROL = re.compile(
+    r"<[|\uff5c][^<>\n]{0,80}[|\uff5c]>|</?s>|<(?:bos|eos|pad|unk|mask)>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
+    r"|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
+    re.IGNORECASE,
+)
+"""What chat models have as control tokens: ChatML's and its kin, Llama's, Mistral's, Gemma's, DeepSeek's."""
 _SHOWN_CHARS = 800
 """Of what cannot be read, so much is shown to the core again."""
 _FAILED_SHOWN = 2
@@ -214,7 +220,8 @@ class Prompting:
         said = repair.text if len(repair.text) <= _SHOWN_CHARS else repair.text[:_SHOWN_CHARS] + "\n..."
         asked = self.prompts.turns.repair.format(wrong=repair.wrong)
         turns = (Message(role="assistant", content=said or "(nothing)"), Message(role="user", content=asked))
-        prompt = request.prompt.model_copy(update={"messages": (*request.prompt.messages, *turns)})
+        messages = (*request.prompt.messages, *map(_harmless, turns))
+        prompt = request.prompt.model_copy(update={"messages": messages})
         return request.model_copy(update={"prompt": prompt})
 
     def _prompt(self, tree: TreeView, parent: int, name: str, acts: Acts | None = None) -> Prompt:
@@ -244,7 +251,7 @@ class Prompting:
             prefill = prefill.format(name=name_under_test(tree.task))
         elif name == "tests":
             prefill += stub_of(tree.task) or ""
-        return Prompt(messages=tuple(messages), prefill=prefill)
+        return Prompt(messages=tuple(map(_harmless, messages)), prefill=prefill)
 
     def _examples(self) -> Iterator[Message]:
         for example in self.prompts.examples:
@@ -278,6 +285,15 @@ class Prompting:
         wrong = unfollowed(task, node.answer) if node.answer else ()
         lines = "\n".join(f"- {one.wrong(node.answer or '')}" for one in wrong)
         return self.prompts.turns.unfollowed.format(wrong=lines) if wrong else ""
+
+
+def _harmless(message: Message) -> Message:
+    """Return a message in which nothing is a control token of a chat: a page or a program could end its turn with one.
+
+    Every tokenizer that reads a whole chat, here or behind an address, takes such words for its own marks.
+    """
+    text = _CONTROL.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", message.content)
+    return message if text == message.content else message.model_copy(update={"content": text})
 
 
 def _user(text: str) -> Message:
