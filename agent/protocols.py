@@ -43,6 +43,9 @@ class ProcessGroup(Protocol):
     def attach(self, pid: int) -> None:
         """Tell the group the pid of what was spawned (groups without a cgroup follow its process tree)."""
 
+    def limit(self, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
+        """Limit the whole group, as far as this kind of group can. Raises OSError, as when more is in use already."""
+
     def read(self) -> CpuReading:
         """Return the CPU used so far by everything that ever was in the group. Costs microseconds."""
 

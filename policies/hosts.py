@@ -153,6 +153,10 @@ class HostRules:
                 allowed.append(text)
         return AddressVerdict(True, "", tuple(allowed)) if allowed else AddressVerdict(False, why)
 
+    def opens_this_machine(self, target: Target) -> bool:
+        """Return whether a connection may be made that leads to this machine itself, by whatever address."""
+        return self.allow_private or self._permits(target)
+
     def _permits(self, target: Target) -> bool:
         return target.host in self.permitted or target.origin in self.permitted
 

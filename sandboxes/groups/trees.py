@@ -39,6 +39,9 @@ class TreeGroup:
         except psutil.Error:
             return
 
+    def limit(self, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
+        """Do nothing: a tree has no limits."""
+
     def oom_kills(self) -> int:
         """Return 0: without a cgroup the kernel counts no memory kills for a tree."""
         return 0

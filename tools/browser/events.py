@@ -184,7 +184,7 @@ class PageEvents:
     def _on_dialog(self, dialog: Dialog) -> None:
         leaving = dialog.type == "beforeunload"
         if not leaving:
-            self.note(f"({dialog.type} box, dismissed: {clean(dialog.message)[:200]!r})")
+            self.note(f"({dialog.type} box, dismissed: {clean(dialog.message[:1000])[:200]!r})")
         self._spawn(dialog.accept() if leaving else dialog.dismiss())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

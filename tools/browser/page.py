@@ -7,8 +7,10 @@ an observation: the page as it is now, or one sentence that says why not.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -44,6 +46,9 @@ class PageGone(Exception):
 def failure(text: str) -> Observation:
     """Return the observation of an operation that came to nothing."""
     return Observation(tool="browser", ok=False, text=text, outcome="error")
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class PageSession:
@@ -90,6 +95,9 @@ class PageSession:
             if "Download is starting" in str(error):
                 await self._events.named(1.0)
             return failure(self._why_not(str(error)))
+        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:  # what a page says, misread
+            _LOG.debug("a page could not be read", exc_info=True)
+            return failure(f"The page could not be read ({type(error).__name__}).")
 
     async def close(self, *, keep_context: bool = False) -> None:
         """Close the page, and with it the context (cookies) unless that is kept. May raise Playwright's errors."""
@@ -107,6 +115,12 @@ class PageSession:
         self._events.stop()
         page, self._page = self._page, None
         return page
+
+    def abandon(self) -> BrowserContext | None:
+        """Forget the page and its context, all windows with it, and return the context for closing."""
+        self.detach()
+        context, self._context = self._context, None
+        return context
 
     async def _use(self, page: Page, action: Browse) -> Observation:
         """Do an operation that needs a page."""
@@ -250,8 +264,7 @@ class PageSession:
         several = len(self._parts) > 1
         if response is None or response.status < 400:
             return Observation(tool="browser", ok=True, text=text, truncated=several)
-        said = " ".join((str(response.status), clean(response.status_text)[:60])).strip()
-        text = f"The site answered with HTTP {said}.\n{text}"
+        text = f"The site answered with HTTP {_status(response.status)}.\n{text}"
         return Observation(tool="browser", ok=False, text=text, outcome="error", truncated=several)
 
     async def _settle(self, page: Page) -> None:
@@ -296,3 +309,11 @@ class PageSession:
     def _left_ms(self) -> float:
         """Milliseconds left of the call, never zero: to Playwright that means no limit."""
         return max(1.0, (self._deadline - time.monotonic()) * 1000)
+
+
+def _status(code: int) -> str:
+    """Return an HTTP status in the standard's words: a site's own are anybody's."""
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return str(code)

@@ -39,6 +39,10 @@ _DEPTH = 80
 """Elements deeper than this are read as if they lay at this depth: a page must not exhaust our stack."""
 
 
+_LOWEST = 6
+_LEVELS = frozenset(map(str, range(1, 100)))
+
+
 @dataclass
 class _Item:
     """One element of the snapshot."""
@@ -127,7 +131,7 @@ def present(url: str, title: str, parts: Sequence[str], number: int, notes: Iter
         notes: what else happened on the page, as it says (dialogs, pop-ups).
     """
     text = parts[number] or "(the page is empty)"
-    inside = [f"Title: {clean(title)[:200] or '(none)'}", *(clean(note)[:300] for note in notes), text]
+    inside = [f"Title: {clean(title[:1000])[:200] or '(none)'}", *(clean(note[:1000])[:300] for note in notes), text]
     ending = []
     if len(parts) > 1:
         after = ' Read "more" for the next part.' if number + 1 < len(parts) else " This is the last part."
@@ -202,7 +206,7 @@ def _block(item: _Item) -> list[str]:
         return ["(frame:)", *_flow(item), "(end of frame)"] if item.children else []
     if item.role in ("heading", "listitem"):
         lines = _flow(item) or [item.name]
-        mark = "#" * int(item.attributes.get("level", "1") or 1) if item.role == "heading" else "-"
+        mark = "#" * _level(item) if item.role == "heading" else "-"
         return [f"{mark} {lines[0]}", *lines[1:]]
     if item.role in ("alert", "dialog", "alertdialog", "status"):
         return [f"({item.role}{': ' if item.name else ''}{item.name})", *_flow(item)]
@@ -210,6 +214,12 @@ def _block(item: _Item) -> list[str]:
         lines = _flow(item)
         return lines or ([item.name] if item.name else [])
     return [_inline(item), *_inner_actors(item)]
+
+
+def _level(item: _Item) -> int:
+    """Return a heading's level, 1 to 6: a page may name any number."""
+    told = item.attributes.get("level", "")
+    return min(int(told), _LOWEST) if told in _LEVELS else _LOWEST if told else 1
 
 
 def _flow(item: _Item) -> list[str]:

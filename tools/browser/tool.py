@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CALL_BYTES = 64 * 2**20
 _CLOSE_S = 3.0
+_MEMORY_BYTES, _PIDS = 2 * 2**30, 1024
+"""Of the whole browser, threads included: what a page fills beyond V8's heap (buffers, canvases) counts here."""
 _NOTHING = CpuReading(method="estimate")
 
 
@@ -163,8 +165,9 @@ class BrowserTool:
                 result = work.result()
                 return result if result.ok or self._alive() else None
             work.cancel()
-            # Still on the meter: a page that spins goes on spinning until it is closed.
-            await self._end(page)
+            # Still on the meter: a page that spins goes on spinning until it is closed. So do windows of its own, which
+            # nobody was told of: then the whole context goes.
+            await self._end(page, keep_context=not call.over)
             if not self._alive():
                 return None
             return _stopped(call, limits)
@@ -192,14 +195,14 @@ class BrowserTool:
             await self._process.stop()
 
     def _end_later(self, page: PageSession) -> None:
-        """Take a cancelled call's page from its branch at once, and close it in the background."""
-        detached = page.detach()
+        """Take a cancelled call's page from its branch at once, and close it with its windows in the background."""
+        context = page.abandon()
 
         async def ending() -> None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_CLOSE_S):
-                    if detached is not None:
-                        await detached.close()
+                    if context is not None:
+                        await context.close()
 
         task = asyncio.get_running_loop().create_task(ending())
         self._endings.add(task)
@@ -226,6 +229,8 @@ class BrowserTool:
                 self._proxy = proxy
             if self._group is None:
                 self._group = self._group_factory("browser")
+                with contextlib.suppress(OSError):  # without a memory cgroup, V8's own limit is all there is
+                    self._group.limit(memory_bytes=_MEMORY_BYTES, pids=_PIDS)
             self._process = ChromiumProcess(self._group, **self._options)
             return await self._process.start(self._proxy.url)
 

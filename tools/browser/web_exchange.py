@@ -205,8 +205,8 @@ class Exchange:
                     return
                 elif not isinstance(event, h11.InformationalResponse):
                     return
-        except h11.RemoteProtocolError as error:
-            why = f"{target.origin} did not answer in HTTP ({error})."
+        except h11.RemoteProtocolError:
+            why = f"{target.origin} did not answer in HTTP."  # the error has the site's own words
             user.note("failed", target.origin, why)
             await self._answer(502, why)
 

@@ -136,12 +136,23 @@ class WebProxy:
             try:
                 async with asyncio.timeout(self._connect_s):
                     reader, writer = await asyncio.open_connection(address, target.port, limit=CHUNK_BYTES)
+                if _is_this_machine(writer) and not self._rules.opens_this_machine(target):
+                    writer.close()
+                    refusal = f"{target.origin} is this machine's own address."
+                    user.note("refused", target.origin, refusal)
+                    raise NoAnswer(403, refusal)
                 return Upstream(user, target, reader, writer)
             except TimeoutError:
                 why = f"no answer in {self._connect_s:g} s"
             except OSError as error:
                 why = error.strerror or str(error)
         raise _failed(user, target, f"{target.origin} could not be reached ({why}).")
+
+
+def _is_this_machine(writer: asyncio.StreamWriter) -> bool:
+    """Return whether a connection goes to an address of this machine's own: a public one is none of the outside's."""
+    peer, own = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+    return bool(peer and own and peer[0] == own[0])
 
 
 def _failed(user: ProxyUser, target: Target, why: str) -> NoAnswer:

@@ -146,6 +146,14 @@ def test_very_deep_and_very_long_pages_are_read_without_harm() -> None:
     assert long.lines[-1] == "(the page goes on, but is too long to read)"
 
 
+@pytest.mark.parametrize(
+    ("level", "marks"),
+    [("", "#"), (" [level=3]", "###"), (" [level=1000000000]", "######"), (" [level=1e+21]", "######")],
+)
+def test_a_page_names_any_level_of_a_heading(level: str, marks: str) -> None:
+    assert lines(f'- heading "Up"{level}') == [f"{marks} Up"]
+
+
 def test_the_main_documents_refs_are_shown_short_and_lead_back() -> None:
     snapshot = '- generic [ref=f6e1]:\n  - button "A" [ref=f6e2]\n  - iframe [ref=f6e3]:\n    - button "B" [ref=f7e2]'
     found = compact(snapshot)

@@ -201,6 +201,18 @@ async def test_failures_say_what_failed() -> None:
         assert "did not answer in HTTP" in (await http.get(f"http://127.0.0.1:{port}/")).text
 
 
+async def test_this_machine_is_private_by_whatever_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public address of the machine's own leads past its firewall to what listens on all addresses."""
+    monkeypatch.setattr("ponder.policies.hosts.classify", lambda _address: None)  # as if 127.0.0.1 were a public one
+    async with serving(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")) as port:
+        async with proxying() as (proxy, user), client(proxy, user) as http:
+            answer = await http.get(f"http://127.0.0.1:{port}/")
+            assert (answer.status_code, "this machine's own address" in answer.text) == (403, True)
+            assert user.notes[0].kind == "refused"
+        async with proxying("127.0.0.1") as (proxy, user), client(proxy, user) as http:
+            assert (await http.get(f"http://127.0.0.1:{port}/")).text == "hi"
+
+
 async def test_a_tunnel_carries_bytes_both_ways() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1000):
