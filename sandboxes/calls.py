@@ -33,6 +33,10 @@ class Cell(Protocol):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
+    @property
+    def memory_is_limited(self) -> bool:
+        """Whether the kernel holds the whole cell to its memory: else the sum has to be watched."""
+
     def begin(self, limits: Limits) -> None:
         """Set the limits of memory and processes, and begin a new peak. Raises OSError."""
 
@@ -141,6 +145,7 @@ class _Call:
         if self.talk is not None:
             self.talk.opened(self._send)
         metered = start.method == "cgroup"
+        watched = not self.cell.memory_is_limited
         deadline = self.began + limits.wall_s
         self.frames = asyncio.create_task(self._take_frames())
         while True:
@@ -154,7 +159,7 @@ class _Call:
             reading = self.cell.read()
             if reading.cpu_s - start.cpu_s >= limits.cpu_s:
                 return "cpu"
-            if not metered and reading.peak_rss_bytes > limits.memory_bytes:
+            if watched and reading.peak_rss_bytes > limits.memory_bytes:
                 return "memory"
 
     async def clear(self, stopped: Outcome | None) -> Ended:

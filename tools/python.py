@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ponder.protocols import OnUsage, Sandbox
 from ponder.records import Action, CpuReading, ExecResult, Limits, Observation, Outcome, RunCode, Usage
@@ -26,6 +28,8 @@ BEHAVIOUR = ("behaviour", "errors", "wire")
 CALLS_S = 4.0
 """CPU and wall seconds that a candidate's calls may take together."""
 OUTCOME_CHARS = LONGEST + 32
+_ESCAPED = 12
+"""Bytes that one character of an outcome takes in JSON, at most: a pair of escaped surrogates."""
 
 NAMED_FILES = 8
 NOTHING = ("", "None")
@@ -183,7 +187,7 @@ class PythonTool:
         files = {**parcel(*BEHAVIOUR), SOLUTION: program.encode("utf-8", "replace"), CALLS: json.dumps(job).encode()}
         code = "from ponder.tools.checking.behaviour import main\nmain()\n"
         result = await self._sandbox.exec(code, files=files, limits=limits, on_usage=on_usage)
-        return read_outcomes(result.files.get(OUTCOMES), len(calls))
+        return read_outcomes(result.files.get(OUTCOMES) if result.outcome == "ok" else None, len(calls))
 
     def read(self) -> CpuReading:
         """Return what the sandbox used so far, calls in flight and what waits for calls included."""
@@ -197,10 +201,10 @@ class PythonTool:
 
 def read_outcomes(data: bytes | None, calls: int) -> list[str]:
     """Return the outcomes that a program's run wrote down; `~gone` for all where it did not, or wrote nonsense."""
-    try:
-        found = json.loads(data or b"")
-    except (ValueError, RecursionError):
-        found = None
+    found: Any = None
+    if data is not None and len(data) <= calls * (_ESCAPED * OUTCOME_CHARS + 8) + 2:  # more is not what was asked for
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(data)
     fits = isinstance(found, list) and len(found) == calls and all(isinstance(one, str) for one in found)
     return [one[:OUTCOME_CHARS] for one in found] if fits else ["~gone"] * calls
 

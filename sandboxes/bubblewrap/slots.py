@@ -85,6 +85,11 @@ class Slot:
             self._ready = kind == b"R"
         return self._ready
 
+    @property
+    def memory_is_limited(self) -> bool:
+        """See `Cell`."""
+        return isinstance(self.group, CgroupGroup) and self.group.limits_memory
+
     def begin(self, limits: Limits) -> None:
         """See `Cell.begin`."""
         self._ready = False

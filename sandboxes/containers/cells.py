@@ -155,6 +155,11 @@ class Container:
                 pass  # the engine has ways of its own
         self.engine.limit(self.name, limits)
 
+    @property
+    def memory_is_limited(self) -> bool:
+        """See `Cell`: the engine always sets a limit."""
+        return True
+
     def begin(self, limits: Limits) -> None:  # noqa: ARG002 (`fit` has set them)
         """See `Cell.begin`: `fit` has set the limits, and the container is new."""
         if self.meter is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -14,6 +15,8 @@ from ponder.records import CpuReading
 from ponder.sandboxes.groups.places import Places
 
 KILL_S = 1.0
+LOOK_S = 0.1
+"""Between looks at the memory of a group's processes, where no memory cgroup counts it."""
 TRAMPOLINE = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 > "$1" || exit 125; shift; n=$((n-1)); done; exec "$@"'
 """Puts itself into each cgroup, then becomes the program: nothing of it ever runs outside."""
 
@@ -68,6 +71,7 @@ class CgroupMeter:
         self._cpu, self._memory, self._pids, self._kill = places.cpu, places.memory, places.pids, places.kill
         self._last = CpuReading(method="cgroup")
         self._ooms = 0
+        self._looked_at = 0.0
         self._cpu_file = _cpu_file(self._cpu)
         self._system_file = self._cpu_file.with_name("cpuacct.usage_sys")
         memory = [self._memory] if self._memory is not None else []
@@ -76,6 +80,23 @@ class CgroupMeter:
         self._files = OpenFiles()
         self._files.fd(self._cpu_file)
         self._open = True
+
+    @property
+    def limits_memory(self) -> bool:
+        """Whether the kernel holds the group to a limit of memory, and knows its peak."""
+        return self._memory is not None
+
+    def _resident(self) -> int:
+        """Return the bytes of memory that its processes hold now, shared ones counted by each; seldom worked out."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            with contextlib.suppress(OSError):
+                pids = self._cpu_file.with_name("cgroup.procs").read_text().split()
+                self._last = self._last.model_copy(
+                    update={"peak_rss_bytes": max(self._last.peak_rss_bytes, sum(map(_resident_of, pids)))}
+                )
+        return self._last.peak_rss_bytes
 
     def limit(self, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
         """Set limits of the whole group. Raises OSError, as when more memory is in use already."""
@@ -93,12 +114,13 @@ class CgroupMeter:
             (self._pids / "pids.max").write_text(str(pids))
 
     def reset_peak(self) -> bool:
-        """Begin a new peak of memory; return whether the kernel can (version 1; version 2 from Linux 6.12 on).
+        """Begin a new peak of memory; return whether that can be done (version 1; version 2 from Linux 6.12 on).
 
         In version 2 the new peak belongs to the open file that it was asked for through.
         """
-        if self._memory is None:
-            return False
+        if self._memory is None:  # it is counted here
+            self._last = self._last.model_copy(update={"peak_rss_bytes": 0})
+            return True
         v1 = self._memory / "memory.max_usage_in_bytes"
         try:
             if v1.exists():
@@ -122,7 +144,7 @@ class CgroupMeter:
                 user_s, system_s = self._cpu_times()
             except OSError:
                 return self._last
-            peak = max([0, *map(self._files.number, self._peaks)])
+            peak = max([0, *map(self._files.number, self._peaks)]) if self.limits_memory else self._resident()
             self._last = CpuReading(
                 user_s=max(user_s, self._last.user_s),
                 system_s=max(system_s, self._last.system_s),
@@ -157,6 +179,14 @@ class CgroupMeter:
             return int(text) / 1e9, self._files.number(self._system_file) / 1e9
         figures = dict(line.split() for line in text.splitlines())
         return int(figures["user_usec"]) / 1e6, int(figures["system_usec"]) / 1e6
+
+
+def _resident_of(pid: str) -> int:
+    """Return the bytes of memory that a process holds; 0 for one that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 class CgroupGroup(CgroupMeter):

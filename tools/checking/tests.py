@@ -185,6 +185,7 @@ def run_unit(source: str, function: str, program: dict[str, Any]) -> None:
             names[name] = value.found(name) if isinstance(value, _Imported) else value
         except (ImportError, AttributeError):
             continue  # the test will say that it has no such name
+    solution.__dict__["__all__"] = [name for name in program if name in names]  # of what it hides, `*` takes nothing
     explained = ast.fix_missing_locations(_Explain(source).visit(tree))
     exec(compile(explained, TEST, "exec", dont_inherit=True), names)
     if function:

@@ -198,8 +198,24 @@ def test_no_memory_controller(tmp_path: Path) -> None:
     (tmp_path / "cpu.stat").write_text(V2_FILES["cpu.stat"])
     meter = cgroups.CgroupMeter(Places(cpu=tmp_path, kill=tmp_path))
     meter.limit(memory_bytes=5000, pids=5)
-    assert (meter.reset_peak(), meter.oom_kills(), meter.read().peak_rss_bytes) == (False, 0, 0)
+    assert not meter.limits_memory
+    assert (meter.reset_peak(), meter.oom_kills(), meter.read().peak_rss_bytes) == (True, 0, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["cpu.stat"]
+
+
+def test_without_a_memory_controller_what_its_processes_hold_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "LOOK_S", 0.0)
+    (tmp_path / "cpu.stat").write_text(V2_FILES["cpu.stat"])
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n999999999\n")
+    meter = cgroups.CgroupMeter(Places(cpu=tmp_path, kill=tmp_path))
+    held = meter.read().peak_rss_bytes
+    assert held > 2**20
+    (tmp_path / "cgroup.procs").write_text("")
+    assert meter.read().peak_rss_bytes == held, "a peak"
+    assert meter.reset_peak()
+    assert meter.read().peak_rss_bytes == 0
 
 
 @pytest.mark.real

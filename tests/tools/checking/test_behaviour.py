@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, OrderedDict
 from fractions import Fraction
 from typing import Any
@@ -62,9 +63,16 @@ def test_values_without_end_and_too_large_ones() -> None:
     assert "bits" in shape(1 << 20_000)
 
 
-@pytest.mark.parametrize("data", [None, b"", b"nonsense", b'["=1"]', b"[1, 2]", b'{"a": 1}', b"[" * 5000])
+@pytest.mark.parametrize(
+    "data", [None, b"", b"nonsense", b'["=1"]', b"[1, 2]", b'{"a": 1}', b"[" * 5000, b"[" + b"[]," * 99_999]
+)
 def test_a_program_that_writes_no_outcomes_is_gone(data: bytes | None) -> None:
     assert read_outcomes(data, 2) == ["~gone", "~gone"]
+
+
+def test_outcomes_of_any_letters_are_read() -> None:
+    longest = ["=" + "\N{GRINNING FACE}" * (LONGEST - 1)] * 2
+    assert read_outcomes(json.dumps(longest).encode(), 2) == longest
 
 
 PROGRAM = """

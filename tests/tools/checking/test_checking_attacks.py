@@ -430,6 +430,7 @@ async def test_it_cannot_find_what_is_expected(check: Check) -> None:
         ("def abs(x): return 0\ndef f(x): return 9", "assert abs(f(2) - 1.41) < 0.1"),
         ("def isinstance(*a): return True\ndef f(x): return 9", "assert isinstance(f(2), str)"),
         ("def set(x): return 0\ndef f(x): return []", "assert set(f(1)) == set([2])"),
+        ("def all(x): return True\ndef f(x): return 0", "from solution import *\nassert all(f(x) == x for x in [1])"),
         ("class AssertionError(Exception): pass\ndef f(x): return 0", "try: assert f(1)\nexcept AssertionError: raise"),
         ("import cmath as math\nmath.isclose = lambda *a: True\ndef f(x): return 0", "assert math.isclose(f(2), 1.41)"),
         ("import math\nmath.isclose = lambda *a, **k: True\ndef f(x): return 0", "assert math.isclose(f(2), 1.41)"),
