@@ -122,6 +122,16 @@ class Flight:
             self._core.taken()
         return ready
 
+    def finished(self) -> list[Harvest]:
+        """Return all samples that came to an end, whatever became of others: they are no longer in flight."""
+        ready = []
+        for node in sorted(self._waiting):
+            request, future = self._waiting[node]
+            if future.done() and not future.cancelled() and future.exception() is None:
+                del self._waiting[node]
+                ready.append(Harvest(node=node, request=request, completion=future.result()))
+        return ready
+
     async def cancel(self) -> list[int]:
         """Stop everything in flight; return the nodes that were waiting."""
         nodes, futures = sorted(self._waiting), [future for _, future in self._waiting.values()]

@@ -34,9 +34,11 @@ async def _harvest_with_one_restart(pending: list[int], ready: list[int], deps: 
     try:
         await _harvest(pending, ready, deps)
     except CoreError:
+        # What its siblings came to is paid for, and is kept.
+        ready += [one.node for one in deps.flight.finished() if _record(one, deps)]
         await deps.flight.cancel()
         await deps.core.start()
-        await _harvest(pending, ready, deps)
+        await _harvest([node for node in pending if node not in ready], ready, deps)
 
 
 async def _harvest(pending: list[int], ready: list[int], deps: Deps) -> None:

@@ -84,6 +84,16 @@ async def test_equal_requests_share_one_call() -> None:
     assert core.calls == [("1", 2), ("2", 1)]
 
 
+async def test_what_siblings_of_a_lost_sample_came_to_can_be_had() -> None:
+    flight = Flight(TimedCore(), lambda *_: None)
+    flight.submit([(1, request("dies")), (2, request("1")), (3, request("99"))])
+    with pytest.raises(CoreError, match="gone"):
+        await flight.harvest()
+    await asyncio.sleep(0.1)
+    assert [(one.node, one.completion.text) for one in flight.finished()] == [(2, "1")]
+    assert await flight.cancel() == [3]
+
+
 async def test_a_core_that_dies_is_heard_of() -> None:
     flight = Flight(TimedCore(), lambda *_: None)
     flight.submit([(1, request("dies"))])
