@@ -19,7 +19,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
-from ponder.answers import number
+from ponder.answers import is_text, normalise, number
 from ponder.arguments import read_arguments
 from ponder.records import Action, Answer, Browse, CallTool, Reason, Record, RunCode
 
@@ -40,13 +40,23 @@ _ANSWER = re.compile(
 _ANSWER_LINE = re.compile(_LEAD + r"(?:final[ \t]+)?answer[*_]*[ \t]*" + _COLON + r"[*_]*[ \t]*([^\n]+)$", re.M | re.I)
 _SAID_AGAIN = re.compile(r"^[*_ \t]*(?:final[ \t]+)?answer[*_]*[ \t]*:", re.MULTILINE | re.IGNORECASE)
 """Small cores write "Yes" and then "ANSWER: Yes": the answer ends there."""
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_IN_BRACES = r"[^{}]*"
+for _ in range(3):  # a root in a fraction in a box
+    _IN_BRACES = rf"(?:[^{{}}]|\{{{_IN_BRACES}\}})*"
+_BOXED = re.compile(rf"\\boxed\{{({_IN_BRACES})\}}")
 _SAID = re.compile(r"\bthe (?:final |correct )?answer is[ \t]*" + _COLON + r"?[ \t]*([^\n]+)", re.IGNORECASE)
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\{([^{}]*)\}")
 _SIGNS = {r"\times": "\u00d7", r"\cdot": "\u00b7", r"\div": "\u00f7"}
 _HASHES = re.compile(r"^####[ \t]*([^\n]+)$", re.MULTILINE)
 _REF = re.compile(r"\[?(?:ref=)?((?:f\d+)?e\d+)\b\]?")
+_DUNDER = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+_TAG = re.compile(
+    r"/?(?:a|abbr|article|aside|audio|b|body|br|button|canvas|code|dd|div|dl|dt|em|footer|form|h[1-6]|head|header|hr|html|i|"
+    r"iframe|img|input|label|li|link|main|meta|nav|ol|option|p|pre|script|section|select|small|span|strong|style|sub|sup|"
+    r"svg|table|tbody|td|textarea|th|thead|title|tr|u|ul|video)(?:\s[^<>]*)?/?",
+    re.IGNORECASE,
+)
 _PAIRS = (("**", "**"), ("__", "__"), ("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("<", ">"))
 
 
@@ -122,7 +132,7 @@ def _marks(text: str, code_is_answer: bool) -> Iterator[tuple[re.Match[str], _Re
         if code_is_answer:
             inside = _FENCE.search(body)
             return _program(body[inside.end() :] if inside else body, thought, code_is_answer)
-        said = bare(_SAID_AGAIN.split(body, maxsplit=1)[0]) or bare(body)
+        said = bare(_said_once(body)) or bare(body)
         return Answer(text=said, thought=thought) if said else None
 
     fences = list(_FENCE.finditer(text))[:1] + [m for m in _FENCE.finditer(text) if m.group(1)][:4]
@@ -130,6 +140,14 @@ def _marks(text: str, code_is_answer: bool) -> Iterator[tuple[re.Match[str], _Re
     yield from ((mark, _browse) for mark in _BROWSE.finditer(text))
     yield from ((mark, _call) for mark in list(_CALL.finditer(text))[:4])
     yield from ((mark, answer) for mark in list(_ANSWER.finditer(text))[:1])
+
+
+def _said_once(body: str) -> str:
+    """Return an answer without its repetition; riddles with lines "Answer: a piano" are all of them the answer."""
+    first, *again = _SAID_AGAIN.split(body)
+    is_line = "\n" not in first.strip() and not is_text(first)
+    once_more = len(again) == 1 and (is_line or "\n" not in again[0].strip()) and not first.rstrip().endswith("?")
+    return first if once_more or all(normalise(one) == normalise(first) for one in again) else body
 
 
 def _program(rest: str, thought: str, code_is_answer: bool) -> Action | None:
@@ -202,9 +220,14 @@ def bare(text: str) -> str:
         for first, last in _PAIRS:
             inner = text[len(first) : len(text) - len(last)]
             whole = len(text) >= len(first) + len(last) and text.startswith(first) and text.endswith(last)
-            if whole and first not in inner and last not in inner:
+            if whole and first not in inner and last not in inner and not _is_a_name(first, inner):
                 text = inner.strip()
     return text
+
+
+def _is_a_name(mark: str, inner: str) -> bool:
+    """Return whether what stands in such marks is a name with them: Python's `__init__`, HTML's `<br>`."""
+    return bool((mark == "__" and _DUNDER.fullmatch(inner)) or (mark == "<" and _TAG.fullmatch(inner)))
 
 
 def render(action: Action, *, code_is_answer: bool = False) -> str:
