@@ -71,8 +71,18 @@ def available_memory(system: Path = SYSTEM) -> int:
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             bound, now = _words(folder / limit), _words(folder / used)
             if bound and now and bound[0] != "max":
-                free.append(max(0, int(bound[0]) - int(now[0])))
+                free.append(max(0, int(bound[0]) - int(now[0]) + _cached(folder)))
     return min(free)
+
+
+def _cached(folder: Path) -> int:
+    """Return the bytes of files that a cgroup holds in memory: the kernel gives them up when memory is wanted."""
+    try:
+        told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        v1 = "total_" if "total_active_file" in told else ""
+        return int(told[f"{v1}active_file"]) + int(told[f"{v1}inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def this_cpu(system: Path = SYSTEM) -> Cpu:

@@ -74,6 +74,8 @@ def test_memory_is_what_the_group_has_left(tmp_path: Path) -> None:
     group = {"sys/fs/cgroup/memory.max": "5000\n", "sys/fs/cgroup/memory.current": "2000\n"}
     files = {"proc/self/cgroup": "0::/\n"} | group
     assert available_memory(lay(tmp_path, files)) == 3000
+    files["sys/fs/cgroup/memory.stat"] = "anon 500\nactive_file 700\ninactive_file 300\n"
+    assert available_memory(lay(tmp_path, files)) == 4000, "files that it holds are given up when memory is wanted"
     assert available_memory(tmp_path / "nothing") > 2**20
 
 

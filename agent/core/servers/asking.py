@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ from ponder.records import Message, Prompt, SamplingParams, Usage
 
 _PREAMBLE = 200
 """Characters that a model may say before it begins its turn as it was told to."""
+_FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n", re.MULTILINE)
 _TURN_TOKENS = 4
 """Tokens of a chat template around one message, about."""
 _TOLD = "\n\nBegin your answer with exactly this text, and go on from there:\n"
@@ -66,6 +68,11 @@ class Asked(Sample):
             at = text.find(mark)
             if at >= 0:
                 text = text[at + len(mark) :].removeprefix(self.prompt.prefill[len(self.prompt.prefill.rstrip()) :])
+            elif mark.startswith("```"):  # its end is a fence as well: nothing ends it before it has begun
+                fence = _FENCE.search(text)
+                if fence is None or (not self.finish and len(text) - fence.end() < len(mark) + _PREAMBLE):
+                    return text, False
+                text = text[fence.end() :]
             elif len(text) < _PREAMBLE and not self.finish:
                 return text, False
         ends = [place for stop in self.params.stop if (place := text.find(stop)) >= 0]

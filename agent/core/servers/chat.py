@@ -170,7 +170,7 @@ def _take(chunk: dict[str, Any], samples: Sequence[_S], usage_each: bool) -> lis
         if sample.done or not sample.finish:
             continue
         if usage:
-            _note_usage(usage, sample, 0)
+            _note_usage(usage, sample, 0 if usage_each else _of_others(samples, sample))
         if usage or (not usage_each and any(not other.finish for other in samples)):
             ended.append(sample)
     if usage and not choices:
@@ -178,8 +178,7 @@ def _take(chunk: dict[str, Any], samples: Sequence[_S], usage_each: bool) -> lis
         # finish reason and no usage yet; where it comes once, it is the sum.
         waiting = [sample for sample in samples if sample.finish and not sample.done]
         if waiting:
-            others = 0 if usage_each else sum(sample.tokens_out for sample in samples if sample is not waiting[0])
-            _note_usage(usage, waiting[0], others)
+            _note_usage(usage, waiting[0], 0 if usage_each else _of_others(samples, waiting[0]))
             ended.append(waiting[0])
     for sample in ended:
         sample.done = True
@@ -207,6 +206,10 @@ def _note_choice(choice: dict[str, Any], sample: Sample) -> None:
         if others := token.get("top_logprobs"):
             sample.alternatives.append({other["token"]: float(other["logprob"]) for other in others})
     sample.finish = choice.get("finish_reason") or sample.finish
+
+
+def _of_others(samples: Sequence[Sample], one: Sample) -> int:
+    return sum(sample.tokens_out for sample in samples if sample is not one)
 
 
 def _note_usage(usage: dict[str, Any], sample: Sample, others: int) -> None:

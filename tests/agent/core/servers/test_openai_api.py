@@ -198,6 +198,21 @@ async def test_a_turn_that_cannot_be_begun_is_asked_for(stub: Any, connect: Open
     assert core.manifest()["prefill"] == "told"
 
 
+@pytest.mark.parametrize("fence", ["```python", "```py", "```"])
+async def test_a_long_preamble_does_not_end_a_program_before_it_begins(stub: Any, connect: Open, fence: str) -> None:
+    async def wordy(reply: Any, _asked: Any) -> None:
+        await reply.begin()
+        begun = ("To solve this, we think. " * 20, "\n\n", f"{fence}\n")
+        for piece in (*begun, "print(", "42)", "\n```", "\nThat", " is it."):
+            await reply.chunk(piece)
+        await reply.chunk("", finish="stop")
+        await reply.usage(20, 9)
+
+    stub.plays = [wordy]
+    done = await one(connect(), PROMPT.model_copy(update={"prefill": "```python\n"}), stop=("\n```",))
+    assert done.text.strip() == "print(42)"
+
+
 # --- what goes wrong ---------------------------------------------------------------------------------------
 
 
