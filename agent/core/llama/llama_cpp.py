@@ -136,11 +136,22 @@ class LlamaCppCore:
     async def _samples(
         self, index: int, prompt: Prompt, n: int, params: SamplingParams, on_done: OnDone
     ) -> list[Completion]:
-        """Sample one prompt, at most as many at once as the engine has branches."""
-        most = self._engine.settings.n_parallel
+        """Sample one prompt, at most as many at once as the engine has branches, and room for if all grow long."""
+        most = await self.at_once(prompt, params)
         parts = [range(first, min(n, first + most)) for first in range(0, n, most)]
         ended = await all_or_none(self._request(index, part, prompt, params, on_done) for part in parts)
         return [completion for part in ended for completion in part]
+
+    async def at_once(self, prompt: Prompt, params: SamplingParams) -> int:
+        """Return how many samples of a prompt run at once: no more than the context has room for, were all long."""
+        most, desk = self._engine.settings.n_parallel, self._desk
+        if desk is None or refusal(prompt) is not None:
+            return most
+        try:
+            room = desk.cells - len(await desk.server.tokens(prompt))
+        except (Refused, Rubbish, httpx.HTTPError):
+            return most  # the request will say so
+        return max(1, min(most, room // max(1, params.max_tokens)))
 
     async def _request(
         self, index: int, numbers: range, prompt: Prompt, params: SamplingParams, on_done: OnDone

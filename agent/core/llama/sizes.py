@@ -22,7 +22,8 @@ LEAST_CONTEXT = 2048
 CACHE_SHARE = 1 / 8
 """Of the memory that is free goes to the cache at most."""
 
-STATE_SHARE = 1 / 16
+STATE_SHARE, FOLDER_SHARE = 1 / 16, 3 / 4
+"""Of free memory, and of what is free in the folder where states are kept: a container's `/dev/shm` is small."""
 MOST_STATE_MIB = 1024
 SHARED_MEMORY = "/dev/shm"
 
@@ -61,8 +62,8 @@ def context_tokens(facts: Facts, free_bytes: int, branch_tokens: int = CONTEXT_T
 def state_mib(free_bytes: int) -> int:
     """Return the memory for saved states of prompts: a share of what is free, in the folder where they are kept too."""
     folder = memory_folder()
-    room = min(free_bytes, shutil.disk_usage(folder or tempfile.gettempdir()).free)
-    return min(MOST_STATE_MIB, int(room * STATE_SHARE) >> 20)
+    kept_in = shutil.disk_usage(folder or tempfile.gettempdir()).free
+    return min(MOST_STATE_MIB, int(min(free_bytes * STATE_SHARE, kept_in * FOLDER_SHARE)) >> 20)
 
 
 def memory_folder() -> str | None:

@@ -123,6 +123,12 @@ async def test_more_branches_than_the_engine_has_wait_their_turn(core: LlamaCppC
     assert {one.finish_reason for groups in calls for group in groups for one in group} <= {"stop", "length"}
 
 
+async def test_as_many_branches_as_the_context_has_room_for_run_at_once(core: LlamaCppCore) -> None:
+    """Sixteen long ones would fill it in mid-answer, and the engine then refuses them all."""
+    room = 4096 - len(await core.tokens(PROMPT))
+    assert [await core.at_once(PROMPT, SamplingParams(max_tokens=most)) for most in (12, room // 3, 9999)] == [16, 3, 1]
+
+
 async def test_a_prompt_that_is_read_is_left_at_the_end_of_a_piece(core: LlamaCppCore) -> None:
     params = SamplingParams(max_tokens=4)
     call = asyncio.create_task(core.sample([notes(4, lines=40)], 1, params))

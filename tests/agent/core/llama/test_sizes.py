@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ponder.core.llama.engine import EngineSettings
-from ponder.core.llama.sizes import LEAST_CONTEXT, Facts, context_tokens, read_facts
+from ponder.core.llama.sizes import LEAST_CONTEXT, Facts, context_tokens, read_facts, state_mib
 
 
 def text(value: str) -> bytes:
@@ -75,6 +77,18 @@ def test_context_is_bounded_by_model_and_memory() -> None:
     assert context_tokens(Facts(context=32768, cache_bytes=28672), 2**30) == 4096
     assert context_tokens(Facts(context=32768, cache_bytes=28672), 2**20) == LEAST_CONTEXT
     assert context_tokens(Facts(), free) == 16384
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "folder_mib", "kept_mib"),
+    [(16 * 1024, 8 * 1024, 1024), (8 * 1024, 64, 48), (1600, 4096, 100), (16 * 1024, 0, 0)],
+)
+def test_states_take_a_share_of_memory_and_what_their_folder_has(
+    free_mib: int, folder_mib: int, kept_mib: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tempfile.gettempdir())._replace(free=folder_mib << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
+    assert state_mib(free_mib << 20) == kept_mib
 
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:
