@@ -1,7 +1,8 @@
 """What a program does when it is called: sent into a sandbox with it, where each call has a process of its own.
 
-The outcomes are the program's own claims: it can say what it likes. It gains nothing by that, since what agrees with
-nothing is no evidence; whoever must not trust it runs tests (`relay.py`).
+The outcomes are the program's own claims: it can say what it likes. It gains little by that, since what agrees with
+nothing is no evidence; but where the core's own tests are called with what they expect, it can claim to pass them.
+Whoever must not trust it runs tests (`relay.py`).
 """
 
 from __future__ import annotations
