@@ -106,7 +106,7 @@ class Scripted:
         self.reader = stream(said)
         self.writer = self
         self.written: list[bytes] = []
-        self.method = method
+        self.method, self.memory_is_limited = method, method == "cgroup"
         self.kills = self.dismissed = 0
 
     def write(self, data: bytes) -> None:
