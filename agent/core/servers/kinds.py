@@ -20,6 +20,10 @@ _UNKNOWN_FIELD = re.compile(
     r"|does not support|no longer supported",
     re.IGNORECASE,
 )
+_THINKS = re.compile(r"prefill\b.*\bincompatible with\b.*think", re.IGNORECASE)
+"""llama.cpp's server, of a model that thinks before it answers: a turn that was begun for it would not begin so."""
+THINKING, PREFILL = "thinking", "prefill"
+"""What a server turns out not to do along with a turn that is begun: first thinking is put off, then that beginning."""
 OPTIONAL = (
     "stream_options", "return_progress", "top_logprobs", "logprobs", "grammar", "structured_outputs",
     "guided_grammar", "ebnf", "generation_config", "continue_final_message", "add_generation_prompt", "seed", "top_p",
@@ -49,7 +53,9 @@ class Server:
     @property
     def begins(self) -> Prefill:
         """How a turn is begun, with what the server turned out not to know."""
-        return "told" if self.prefill == "flags" and "continue_final_message" in self.without else self.prefill
+        if PREFILL in self.without or (self.prefill == "flags" and "continue_final_message" in self.without):
+            return "told"
+        return self.prefill
 
     def fit(self, body: dict[str, Any], grammar: str | None) -> dict[str, Any]:
         """Return the request in this server's own words."""
@@ -62,6 +68,8 @@ class Server:
             body[self.grammar] = grammar
         if self.begins == "flags" and body["messages"][-1]["role"] == "assistant":
             body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if THINKING in self.without:
+            body["chat_template_kwargs"] = {"enable_thinking": False}
         if self.must_be_told_to_sample and body["temperature"]:
             body["generation_config"] = json.dumps({"do_sample": True})
         if "max_tokens" in self.without:
@@ -70,6 +78,10 @@ class Server:
 
     def learn(self, body: Mapping[str, Any], complaint: str) -> bool:
         """Note which field the server refuses; return whether the request is worth sending again without it."""
+        if _THINKS.search(complaint):
+            again = PREFILL not in self.without
+            self.without.add(PREFILL if THINKING in self.without else THINKING)
+            return again
         if not _UNKNOWN_FIELD.search(complaint):
             return False
         named = {name for name in (*OPTIONAL, "max_tokens") if re.search(rf"\b{name}\b", complaint)}

@@ -61,3 +61,14 @@ def test_what_is_refused_is_left_out_and_a_prefill_is_then_asked_for() -> None:
     assert server.learn(body, "continue_final_message: Extra inputs are not permitted")
     assert server.begins == "told"
     assert "continue_final_message" not in server.fit(BODY, None)
+
+
+def test_a_model_that_thinks_is_told_not_to_where_its_turn_is_begun() -> None:
+    server, words = Server(prefill="continues"), "Assistant response prefill is incompatible with enable_thinking."
+    assert "chat_template_kwargs" not in server.fit(BODY, None)
+    assert server.learn(BODY, words)
+    assert server.fit(BODY, None)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.begins == "continues"
+    assert server.learn(BODY, words), "it thinks all the same"
+    assert server.begins == "told"
+    assert not server.learn(BODY, words)
