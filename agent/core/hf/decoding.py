@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -130,8 +131,8 @@ class Decoder:
         for branch in job.branches[1:]:
             branch.tokens_cached = branch.tokens_in
         if prefill.done == len(prefill.tokens):
-            self._waiting.popleft()
             self._finish_prompt(job, prefill, logits[0])
+            self._waiting.popleft()  # not before: where memory runs out in it, the job is still to be given up
         self._charge(job.branches)
 
     def _begin(self, job: Job) -> None:
@@ -164,17 +165,17 @@ class Decoder:
 
     def _give_birth(self) -> None:
         """Choose the first token of the branches that have a place, and let those that go on join the batch."""
-        births = [self._births.popleft() for _ in range(min(len(self._births), self._n_parallel - len(self._rows)))]
+        births = list(islice(self._births, self._n_parallel - len(self._rows)))
         branches = [birth.branch for birth in births]
         self._take(branches, torch.stack([birth.logits for birth in births]))
-        for birth in births:
+        self._charge(branches)
+        for birth in births:  # each is among the births until it is in the batch or over: memory may run out at any
             if birth.branch.finish is None:
                 self._attention.tails.add(birth.tail)
                 self._rows.append(birth.branch)
-        self._charge(branches)
-        for branch in branches:
-            if branch.finish is not None:
-                self._end(branch)
+            self._births.popleft()
+            if birth.branch.finish is not None:
+                self._end(birth.branch)
 
     # --- branches -------------------------------------------------------------------------------------------
 

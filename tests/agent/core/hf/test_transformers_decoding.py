@@ -236,6 +236,28 @@ def test_out_of_memory_is_an_answer_and_later_prompts_find_room(bench: Bench) ->
         bench.same(branch)
 
 
+@pytest.mark.parametrize("where", ["a branch joins the batch", "a prompt is kept"])
+def test_memory_that_runs_out_between_two_passes_leaves_no_branch_open(
+    where: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def burst(*_: Any) -> None:
+        raise RuntimeError("CUDA out of memory: tried to allocate 9 bytes")
+
+    class Tails(type(bench.decoder._attention.tails)):  # type: ignore[misc]
+        add = burst
+
+    if where == "a prompt is kept":
+        monkeypatch.setattr(bench.decoder.cache, "add", burst)
+    else:
+        bench.decoder._attention.tails = Tails()
+    job = bench.decoder.submit(words(40), 3, SamplingParams(max_tokens=9, seed=1), lambda: True)
+    for _ in range(9):
+        bench.decoder.step()
+    assert bench.decoder.idle
+    assert sorted(map(id, job.branches)) == sorted(id(branch) for branch, _ in bench.ended), "each once"
+    assert {branch.finish for branch in job.branches} == {"error"}
+
+
 def test_the_bill_is_all_of_the_process(bench: Bench) -> None:
     bench.decoder.wake()
     before = time.process_time()
