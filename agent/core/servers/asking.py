@@ -105,10 +105,17 @@ class Asked(Sample):
 
 
 class Clock:
-    """Ends a stream from which nothing comes. Raises CoreError on leaving the block."""
+    """Ends a stream from which nothing comes. Raises CoreError on leaving the block.
 
-    def __init__(self, settings: OpenAISettings) -> None:
-        self._settings, self._began_to_speak = settings, False
+    While the server speaks to another stream of the same core, this one may be waiting for its turn: a server that
+    does one request at a time is alive.
+
+    Args:
+        beside: the clocks that run; this one is among them while it does.
+    """
+
+    def __init__(self, settings: OpenAISettings, beside: set[Clock]) -> None:
+        self._settings, self._began_to_speak, self._beside = settings, False, beside
         self._timeout = asyncio.timeout(settings.first_token_s)
 
     def tick(self, chunk: dict[str, Any], spoken: bool) -> None:
@@ -116,15 +123,24 @@ class Clock:
         self._began_to_speak = spoken
         wait = self._settings.between_tokens_s if spoken else self._settings.first_token_s
         if spoken or chunk.get("prompt_progress"):
-            self._timeout.reschedule(asyncio.get_running_loop().time() + wait)
+            self._wait(wait)
+            for other in self._beside - {self}:
+                if not other._began_to_speak:
+                    other._wait(self._settings.first_token_s)
+
+    def _wait(self, seconds: float) -> None:
+        if not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
+        self._beside.add(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._beside.discard(self)
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:

@@ -52,6 +52,7 @@ class OpenAICore:
         self._model = settings.model
         self._server = Server()
         self._wire: Wire | None = None
+        self._clocks: set[Clock] = set()
         self._many = True  # whether `n` choices come for one request: found out at the first that asks
         self._tokens_per_char = 0.25
         self._live: list[Asked] = []
@@ -160,7 +161,7 @@ class OpenAICore:
 
     async def _once(self, todo: list[Asked], end: _End) -> None:
         """Send one request for these samples and take what comes. Raises Again where another attempt may help."""
-        async with Clock(self._settings) as clock, contextlib.aclosing(self._stream(todo)) as stream:
+        async with Clock(self._settings, self._clocks) as clock, contextlib.aclosing(self._stream(todo)) as stream:
             async for chunk in stream:
                 for one in take(chunk, todo, usage_each=self._server.usage_each):
                     self._learn_rate(one)

@@ -314,6 +314,26 @@ async def test_slow_to_the_first_token_and_between_tokens(stub: Any, connect: Op
     await asyncio.wait_for(stub.gone[1].wait(), 1)
 
 
+async def test_a_server_that_does_one_request_at_a_time_is_alive(stub: Any, connect: Open) -> None:
+    turn = asyncio.Lock()
+
+    async def in_turn(reply: Any, asked: Any) -> None:
+        if asked.body.get("n", 1) > 1:
+            await reply.send(400, {"error": "n is not supported"})
+            return
+        async with turn:
+            await reply.begin()
+            for _ in range(6):
+                await asyncio.sleep(0.05)
+                await reply.chunk("word ")
+            await reply.chunk("", finish="stop")
+            await reply.usage(20, 6)
+
+    stub.plays = [in_turn]
+    (done,) = await connect(first_token_s=0.4).sample([PROMPT], 4, SamplingParams(max_tokens=9))
+    assert [one.text.split() for one in done] == [["word"] * 6] * 4, "the last one waited for twice that time"
+
+
 async def test_down(connect: Open, unused_port: int) -> None:
     with pytest.raises(CoreError, match="failed 3 times") as caught:
         await connect(url=f"http://127.0.0.1:{unused_port}/v1").start()
