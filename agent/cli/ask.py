@@ -38,7 +38,7 @@ CORE_HELP = (
     "transformers:FOLDER, or cassette:FILE (replay of --record FILE)."
 )
 VALUE_HELP = "What a right answer is worth, in CPU seconds: the learned stop weighs it."
-RISK_HELP = "Of what a full search gets right, lose at most this share by stopping early (0.05: 5%)."
+RISK_HELP = "Of what a full search gets right, lose at most this share by stopping early (0.1: 10%)."
 SAMPLES_HELP = "Branches at most; by default 16 of auto, 6 or 8 of the others."
 PRICE_HELP = "What a CPU second of this tool (core, python, browser) counts, instead of 1; may be repeated."
 

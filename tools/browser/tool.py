@@ -4,7 +4,7 @@ Covered: all traffic goes through a proxy that asks `HostRules` (see `web_proxy`
 get no downloads, permissions or service workers; what a page says arrives marked as data; a call that runs over its
 wall or CPU seconds loses its page; a dead browser is started again once.
 Not covered: `Limits` other than `wall_s` and `cpu_s` (a script's heap is bounded for all pages alike); CPU that a page
-burns between calls is not stopped, and shows only in `read`; approval of actions with outside effects (a wrapper does).
+burns between calls is not stopped, and shows only in `read`; approval of actions with outside effects: nobody is asked.
 """
 
 from __future__ import annotations
