@@ -87,11 +87,11 @@ class Around:
 
     def is_asked(self, amount: Amount) -> bool:
         """Return whether the amount is an instruction: "write four lines", "at most four lines", not "in 4 lines"."""
-        asks = None if _OF_SOMEBODY.search(self.sentence) else ASKS.search(self.sentence)
+        of_somebody = bool(_OF_SOMEBODY.search(self.sentence))
+        asks = not of_somebody and bool(ASKS.search(self.sentence))
         if amount.bare:
             return bool(_INTRODUCED.search(self.before) and (asks or _AT_ONCE.fullmatch(self.before)))
-        told = _OF_SOMEBODY.search(self.sentence) or _IS_TOLD.search(self.before)
-        return bool(asks or not told)
+        return asks or not (of_somebody or _IS_TOLD.search(self.before))
 
 
 def around(text: str, bare: str, amount: Amount) -> Around:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ def _fits(check: str, answer: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=64)
 def _validator(check: str) -> Validator:
     """Return the validator of a schema; it fetches nothing. Raises UsageError: the schema is broken."""
     from jsonschema import Draft202012Validator, SchemaError
@@ -134,10 +136,9 @@ def _predicate(check: str) -> Callable[[str], object]:
 
 def _says_so(check: str, answer: str) -> bool:
     """Return what a predicate says of an answer. One that raises does not say yes: told once, as a warning."""
+    says_so = _predicate(check)
     try:
-        return bool(_predicate(check)(answer))
-    except UsageError:
-        raise
+        return bool(says_so(answer))
     except Exception as error:  # of a user's function: whatever it is, the search goes on
         warnings.warn(f"the check {check} raised {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -87,16 +86,16 @@ class CgroupMeter:
         return self._memory is not None
 
     def _resident(self) -> int:
-        """Return the bytes of memory that its processes hold now, shared ones counted by each; seldom worked out."""
+        """Return the bytes of memory that its processes hold now, shared ones counted by each; 0 between looks."""
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_S:
-            self._looked_at = now
-            with contextlib.suppress(OSError):
-                pids = self._cpu_file.with_name("cgroup.procs").read_text().split()
-                self._last = self._last.model_copy(
-                    update={"peak_rss_bytes": max(self._last.peak_rss_bytes, sum(map(_resident_of, pids)))}
-                )
-        return self._last.peak_rss_bytes
+        if now - self._looked_at < LOOK_S:
+            return 0
+        self._looked_at = now
+        try:
+            pids = self._cpu_file.with_name("cgroup.procs").read_text().split()
+        except OSError:
+            return 0
+        return sum(map(_resident_of, pids))
 
     def limit(self, *, memory_bytes: int | None = None, pids: int | None = None) -> None:
         """Set limits of the whole group. Raises OSError, as when more memory is in use already."""
@@ -144,7 +143,10 @@ class CgroupMeter:
                 user_s, system_s = self._cpu_times()
             except OSError:
                 return self._last
-            peak = max([0, *map(self._files.number, self._peaks)]) if self.limits_memory else self._resident()
+            if self.limits_memory:
+                peak = max([0, *map(self._files.number, self._peaks)])
+            else:
+                peak = max(self._last.peak_rss_bytes, self._resident())
             self._last = CpuReading(
                 user_s=max(user_s, self._last.user_s),
                 system_s=max(system_s, self._last.system_s),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ponder.tools.browser.text import clean
+from ponder.tools.browser.text import excerpt
 
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, Dialog, Download, Frame, Page, Request, Response
@@ -184,7 +184,7 @@ class PageEvents:
     def _on_dialog(self, dialog: Dialog) -> None:
         leaving = dialog.type == "beforeunload"
         if not leaving:
-            self.note(f"({dialog.type} box, dismissed: {clean(dialog.message[:1000])[:200]!r})")
+            self.note(f"({dialog.type} box, dismissed: {excerpt(dialog.message, 200)!r})")
         self._spawn(dialog.accept() if leaving else dialog.dismiss())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -206,7 +206,7 @@ def explain(error: str) -> str:
     if "Timeout" in error:
         return "The page did not answer in time."
     first = error.splitlines()[0] if error else "no reason is known"
-    return f"The page could not be loaded: {clean(first)[:200]}."
+    return f"The page could not be loaded: {excerpt(first, 200)}."
 
 
 def unusable(ref: str, error: str) -> str:
@@ -216,4 +216,4 @@ def unusable(ref: str, error: str) -> str:
         if any(sign in said for sign in signs):
             return sentence.format(ref=ref)
     first = error.splitlines()[0] if error else "no reason is known"
-    return f"Element {ref} could not be used: {clean(first)[:200]}."
+    return f"Element {ref} could not be used: {excerpt(first, 200)}."

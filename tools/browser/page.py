@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from ponder.policies.hosts import HostRules
 from ponder.records import Browse, Observation
 from ponder.tools.browser.events import PageEvents, explain, unusable
-from ponder.tools.browser.text import PART_CHARS, clean, compact, is_ref, paginate, present
+from ponder.tools.browser.text import PART_CHARS, clean, compact, excerpt, is_ref, paginate, present
 from ponder.tools.browser.web_exchange import ProxyUser
 
 if TYPE_CHECKING:
@@ -101,14 +101,9 @@ class PageSession:
 
     async def close(self, *, keep_context: bool = False) -> None:
         """Close the page, and with it the context (cookies) unless that is kept. May raise Playwright's errors."""
-        page, context = self.detach(), self._context
-        if keep_context:
-            if page is not None:
-                await page.close()
-            return
-        self._context = None
-        if context is not None:
-            await context.close()
+        closing = self.detach() if keep_context else self.abandon()
+        if closing is not None:
+            await closing.close()
 
     def detach(self) -> Page | None:
         """Forget the page, so that the next operation finds none, and return it for closing."""
@@ -287,7 +282,7 @@ class PageSession:
         """Return one sentence for why no page came of the operation."""
         download = self._events.download
         if download or "Download is starting" in error:
-            named = f" ({clean(download)[:100]!r})" if download else ""
+            named = f" ({excerpt(download, 100)!r})" if download else ""
             return f"This is a download{named}, and downloads are refused."
         return self._noted(self._events.url) or explain(error)
 

@@ -39,6 +39,7 @@ _DEPTH = 80
 """Elements deeper than this are read as if they lay at this depth: a page must not exhaust our stack."""
 
 
+_EXCERPT_CHARS = 1000
 _LOWEST = 6
 _LEVELS = frozenset(map(str, range(1, 100)))
 
@@ -65,6 +66,11 @@ def clean(text: str) -> str:
     if not (flat.isascii() and flat.isprintable()):
         flat = "".join(character for character in flat if _visible(character))
     return _ANGLES.sub(lambda found: found[0][:2], flat).strip()
+
+
+def excerpt(text: str, chars: int) -> str:
+    """Return the clean beginning of a text of any length: it is cut before it is cleaned, character by character."""
+    return clean(text[:_EXCERPT_CHARS])[:chars]
 
 
 def _visible(character: str) -> bool:
@@ -131,7 +137,7 @@ def present(url: str, title: str, parts: Sequence[str], number: int, notes: Iter
         notes: what else happened on the page, as it says (dialogs, pop-ups).
     """
     text = parts[number] or "(the page is empty)"
-    inside = [f"Title: {clean(title[:1000])[:200] or '(none)'}", *(clean(note[:1000])[:300] for note in notes), text]
+    inside = [f"Title: {excerpt(title, 200) or '(none)'}", *(excerpt(note, 300) for note in notes), text]
     ending = []
     if len(parts) > 1:
         after = ' Read "more" for the next part.' if number + 1 < len(parts) else " This is the last part."
