@@ -37,11 +37,12 @@ from ponder.parts import (
     make_strategy,
     model_of,
 )
+from ponder.plan import Plan
 from ponder.policies.hosts import HostRules
 from ponder.protocols import Core, Judge, StopPolicy, Strategy
 from ponder.records import Bill, Budget, Limits, Result, Task
 from ponder.tree import Event
-from ponder.works import BY_USER, OnEvent, Plan, Works
+from ponder.works import BY_USER, OnEvent, Works
 
 _T = TypeVar("_T")
 

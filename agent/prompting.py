@@ -16,6 +16,7 @@ from ponder.cut_programs import without_its_end
 from ponder.gbnf import act_grammar, answer_grammar, grammar_of_tests, one_of, without_chatter
 from ponder.imports import with_imports
 from ponder.instructions.reading import asks_for_text, unfollowed
+from ponder.page_acts import page_acts, told
 from ponder.program_grammar import program_grammar
 from ponder.program_tests import has_tests, name_under_test
 from ponder.prompts import PromptSet, load_prompts
@@ -38,12 +39,7 @@ from ponder.records import (
 )
 from ponder.stubs import stub_of
 
-# How the browser tool writes what can be clicked, and that there is more of the page.
-_REF = re.compile(r"\[((?:f\d+)?e\d+) (\w+)[^\]]*?(, disabled)?\]")
-_FIELDS = ("textbox", "searchbox", "spinbutton")
-_MORE = 'Read "more"'
 _ALTERNATIVES = 12
-_SHOWN_ACTS = 8
 _STRETCH = 3.0
 """Of 112 samples of seven tasks the longest right one had 1.6 times the tokens of the longest of three quarters of its
 siblings; one went on up to the limit, for twice the CPU of all the others."""
@@ -159,7 +155,7 @@ class Prompting:
             name, acts = "reason", Acts(program="python" in self._tools, one_line=False)
             params |= {"stop": ("```output",)}
         elif kind == "browse" and line and line[-1].observation is not None:
-            name, acts = "browse", _page_acts(line, one_line=not _may_be_text(tree.task))
+            name, acts = "browse", page_acts(line, one_line=not _may_be_text(tree.task))
             params |= {"grammar": act_grammar(acts), "stop": ("\n",) if acts.one_line else ()}
         else:
             # After an observation the answer is one line; only a task without one may want a whole text.
@@ -243,9 +239,9 @@ class Prompting:
             seen = line[-1].observation
             again = self.prompts.turns.again.format(text=seen.text if seen is not None else "").strip()
             messages[-1] = _user(self._unfollowed(tree.task, line[-1]) or again)
-        if acts is not None and (ways := _shown(acts)):
-            told = self.prompts.turns.page_acts.format(acts=", ".join(ways))
-            messages[-1] = _user(f"{messages[-1].content}\n{told}")
+        if acts is not None and (ways := told(acts)):
+            possible = self.prompts.turns.page_acts.format(acts=", ".join(ways))
+            messages[-1] = _user(f"{messages[-1].content}\n{possible}")
         prefill = self.prompts.prefill[name]
         if name == "checks":
             prefill = prefill.format(name=name_under_test(tree.task))
@@ -329,29 +325,6 @@ def step_kinds(tools: Collection[str]) -> list[StepKind]:
 def _may_be_text(task: Task) -> bool:
     """Return whether the answer may be more than a line: nothing says that it is a number, or one of few words."""
     return task.success is None or task.success.kind not in ("exact", "numeric")
-
-
-def _page_acts(line: Sequence[Node], *, one_line: bool) -> Acts:
-    """Return what the page at the end of this line lets one do: only what is really on it."""
-    assert line[-1].observation is not None
-    page = line[-1].observation.text
-    found = {ref: role for ref, role, disabled in _REF.findall(page) if not disabled}
-    fields = tuple(ref for ref, role in found.items() if role in _FIELDS)
-    pages = [node for node in line if isinstance(node.action, Browse) and node.action.op in ("goto", "click")]
-    return Acts(
-        click=tuple(ref for ref in found if ref not in fields),
-        type=fields,
-        more=_MORE in page,
-        back=len(pages) > 1,
-        one_line=one_line,
-    )
-
-
-def _shown(acts: Acts) -> list[str]:
-    """Return how a page's acts are written, for the core to see; a long list is cut: the page shows the rest."""
-    ways = [f"BROWSE click {ref}" for ref in acts.click[:_SHOWN_ACTS]]
-    ways += [f"BROWSE type {ref} TEXT" for ref in acts.type[:_SHOWN_ACTS]]
-    return ways + ["BROWSE read more"] * acts.more + ["BROWSE back"] * acts.back
 
 
 def _failed_tests(node: Node) -> bool:

@@ -14,21 +14,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponder.budgets import BudgetWatch
 from ponder.control import Control, Stopped
 from ponder.errors import UnknownName, UsageError
-from ponder.ledger import Ledger, Meter, Prices
+from ponder.ledger import Ledger, Meter
 from ponder.manifest import Manifest, with_circumstances
-from ponder.models import Progress
 from ponder.nodes.stop import Decided
 from ponder.parts import agents_of, core_meter, open_core, open_tools, recorded, replayed, replayed_tools
+from ponder.plan import Plan, Terms
 from ponder.policies.features import extract
-from ponder.policies.hosts import HostRules
-from ponder.protocols import Core, Judge, StopPolicy, Strategy
-from ponder.records import Bill, Budget, Charge, Limits, Record, Result, Task
+from ponder.records import Bill, Budget, Charge, Result, Task
 from ponder.running import Search, nothing_found, run_search, write_end
 from ponder.sandboxes.groups import group_factory
 from ponder.store import Log, Store, held, open_store
@@ -42,56 +39,6 @@ OnEvent = Callable[[Event], None]
 BY_USER, CLOSING = "interrupted by the user", "the agent is being closed"
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an agent was told to be; see `Agent`."""
-
-    core: str | Core
-    tools: tuple[str, ...]
-    strategy: Strategy
-    judge: Judge
-    policy: StopPolicy
-    limits: Limits
-    prices: Prices
-    hosts: HostRules
-    value: float | None
-    risk: float | None
-    home: Path
-    progress: Progress | None
-    record: Path | None
-    whole_process: bool
-
-
-class Terms(Record):
-    """What a run was begun with that its manifest does not tell; `ponder runs resume` takes it up again."""
-
-    value: float | None = None
-    risk: float | None = None
-    prices: Prices = Prices()
-    allow_private: bool = False
-    permitted: tuple[str, ...] = ()
-    only_hosts: tuple[str, ...] | None = None
-
-    @classmethod
-    def of(cls, plan: Plan) -> Terms:
-        """Return the terms of an agent's runs."""
-        hosts = plan.hosts
-        return cls(
-            value=plan.value,
-            risk=plan.risk,
-            prices=plan.prices,
-            allow_private=hosts.allow_private,
-            permitted=tuple(sorted(hosts.permitted)),
-            only_hosts=None if hosts.only_hosts is None else tuple(sorted(hosts.only_hosts)),
-        )
-
-    @property
-    def hosts(self) -> HostRules:
-        """Which pages may be visited."""
-        only = None if self.only_hosts is None else frozenset(self.only_hosts)
-        return HostRules(allow_private=self.allow_private, permitted=frozenset(self.permitted), only_hosts=only)
 
 
 @dataclass(frozen=True)

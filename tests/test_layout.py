@@ -28,8 +28,8 @@ PARTS = (
 )  # fmt: skip
 OFFLINE = ("ponder.policies.train*", "ponder.policies.replay*")
 """Work on recorded runs: no part of a search."""
-ROOT_MODULES = ("ponder.agent", "ponder.parts", "ponder.works")
-"""The composition root: the agent, what it runs on, and the part of it that opens parts by name."""
+ROOT_MODULES = ("ponder.agent", "ponder.parts", "ponder.plan", "ponder.works")
+"""The composition root: the agent, what it was told to be, what it runs on, and what opens parts by name."""
 APPLICATION = (*ROOT_MODULES, "ponder.graph", "ponder.nodes", "ponder.cli", "ponder.bench*")
 MEETING_PLACES = (*ROOT_MODULES, "ponder.cli", "ponder.bench*", "ponder.doctor*", *OFFLINE)
 """Where concrete parts may meet: the composition root, the programs around it, and offline work."""

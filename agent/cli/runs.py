@@ -122,7 +122,7 @@ def resume(
 
 def _as_begun(started: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the agent that a run was begun with; its budget is read where it is resumed."""
-    from ponder.works import Terms
+    from ponder.plan import Terms
 
     manifest, terms = started["manifest"], Terms.model_validate(started.get("search", {}))
     if "search" not in started:  # an older record: the run's own pages were permitted when it began

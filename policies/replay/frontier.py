@@ -1,4 +1,4 @@
-"""What policies make of recorded searches: accuracy against cost, task by task, and whether risks hold.
+"""What policies make of recorded searches: accuracy against cost, task by task.
 
 Costs are compared at equal accuracy: the learned policy's frontier over `value` is read off, between its points, at the
 accuracy of the rule that it is compared with. Intervals are 95% bootstrap intervals over tasks, each draw of which goes
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -22,11 +21,11 @@ from ponder.errors import UsageError
 from ponder.policies.checks_and_votes import ChecksAndVotes
 from ponder.policies.full_depth import FullDepth
 from ponder.policies.learned import LearnedStop, Weights
+from ponder.policies.replay.guarantees import Held, Kept, held, kept
 from ponder.policies.replay.past import Prefix
-from ponder.policies.replay.traces import Replay, Trace, as_recorded, replayed
-from ponder.policies.risk import Certificate, lower_bound
+from ponder.policies.replay.traces import Replay, Trace, replayed
 from ponder.policies.rules import AdaptiveConsistency, EarlyStopping, FixedN
-from ponder.policies.train import certified, courses, is_lost, lost_when_stopped, worth
+from ponder.policies.train import worth
 from ponder.protocols import StopPolicy
 from ponder.records import Record
 from ponder.stats import Interval
@@ -40,9 +39,6 @@ STEPS = (1, 4, 5, 8)
 """Samples at once that rules are tried with."""
 MOST, FIXED, CHECKED = 16, (4, 8), (0.02, 0.05, 0.1)
 DRAWS = 2000
-SPLITS = 200
-ENOUGH = 0.95
-"""A risk is held if so many re-splits hold it."""
 
 
 class Outcome(Record):
@@ -125,53 +121,6 @@ class Evaluation(Record):
             "guarantee_held": any(one.certified for one in self.guarantees)
             and all(one.is_held for one in self.guarantees if one.certified),
         }
-
-
-class Held(Record):
-    """Whether a risk holds over random re-splits of tasks into those that set the threshold and those that test it."""
-
-    risk: float
-    splits: int
-    certified: int
-    """Splits in which a threshold was certified; the others claim nothing."""
-    held: float
-    """The share of these in which the lower 95% bound of the test tasks' loss is at most the risk."""
-    loss: float
-    """The mean loss on test tasks."""
-    over: float = 0.0
-    """The share of these in which that loss was more than the risk."""
-
-    @property
-    def is_held(self) -> bool:
-        """Whether enough splits hold it, of which there is one at least."""
-        return self.certified > 0 and self.held >= ENOUGH
-
-    @property
-    def told(self) -> str:
-        """What it says, in words."""
-        if not self.certified:
-            return f"risk {self.risk:.0%}: cannot be certified in any of {self.splits} re-splits"
-        claim = f"held in {self.held:.0%} of {self.certified} of {self.splits} re-splits"
-        loss = f"mean loss {self.loss:.1%}, more than the risk in {self.over:.0%} of them"
-        return f"risk {self.risk:.0%}: {claim}; {loss}"
-
-
-class Kept(Record):
-    """What a certificate of the policy comes to on tasks that it has not seen."""
-
-    risk: float
-    tasks: int
-    """That the full search gets right."""
-    lost: int
-    at_least: float
-    """The one-sided lower 95% bound of the loss."""
-
-    @property
-    def told(self) -> str:
-        """What it says, in words."""
-        kept = "kept" if self.at_least <= self.risk else "broken"
-        lost = f"{self.lost} of {self.tasks} tasks lost, surely {self.at_least:.1%}"
-        return f"the policy's own certificate of risk {self.risk:.0%} is {kept}: {lost}"
 
 
 def evaluate(
@@ -346,36 +295,3 @@ def _interval(values: Any) -> Interval:
 
     low, high = np.quantile(values[1:], [0.025, 0.975])
     return Interval(value=float(values[0]), low=float(low), high=float(high))
-
-
-def held(weights: Weights, traces: Sequence[Trace], risk: float, *, splits: int = SPLITS, seed: int = 2026) -> Held:
-    """Return whether a risk holds over re-splits: half of the tasks set the threshold, the other half test it."""
-    draw = random.Random(seed)
-    recorded = as_recorded(traces)
-    every = [lost_when_stopped(weights, trace) if trace.full.right == 1 else None for trace in recorded]
-    good, losses = 0, []
-    for _ in range(splits):
-        mixed = draw.sample(every, len(every))
-        half = len(mixed) // 2
-        (certificate,) = certified([one for one in mixed[:half] if one is not None], [risk])
-        if certificate.threshold is None:
-            continue
-        kept = [one for one in mixed[half:] if one is not None]
-        lost = sum(is_lost(course, certificate.threshold) for course in kept)
-        losses.append(lost / max(1, len(kept)))
-        good += lower_bound(lost, len(kept)) <= risk
-    if not losses:
-        return Held(risk=risk, splits=splits, certified=0, held=0.0, loss=0.0)
-    return Held(
-        risk=risk, splits=splits, certified=len(losses), held=good / len(losses), loss=fmean(losses),
-        over=fmean(loss > risk for loss in losses),
-    )
-
-
-def kept(weights: Weights, traces: Sequence[Trace], certificate: Certificate) -> Kept:
-    """Return what a certificate's threshold loses on these tasks. Raises ValueError: it has none."""
-    if certificate.threshold is None:
-        raise ValueError("nothing was certified")
-    paths = courses(weights, as_recorded(traces))
-    lost = sum(is_lost(path, certificate.threshold) for path in paths)
-    return Kept(risk=certificate.risk, tasks=len(paths), lost=lost, at_least=lower_bound(lost, len(paths)))

@@ -18,12 +18,12 @@ from ponder.core.scripted import ScriptedCore
 from ponder.errors import CoreError, StoreError, UnknownName, UsageError
 from ponder.judges.candidates import candidates
 from ponder.ledger import Prices
+from ponder.plan import Terms
 from ponder.policies.hosts import HostRules
 from ponder.records import Completion, Prompt
 from ponder.search.best_of_n import BestOfN
 from ponder.store import Store, held, is_held, open_store
 from ponder.tree import Event, Tree
-from ponder.works import Terms
 
 from .scripts import asks_how_to_begin, at_once
 

@@ -16,14 +16,13 @@ from ponder.policies.learned import Weights
 from ponder.policies.replay.frontier import (
     Outcome,
     cost_at,
-    held,
-    kept,
     oracle,
     outcomes,
     row,
     saved_at_equal_accuracy,
     unseen,
 )
+from ponder.policies.replay.guarantees import held, kept
 from ponder.policies.replay.rates import Rates
 from ponder.policies.replay.traces import Replay, Trace
 from ponder.policies.rules import FixedN
