@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ class Lines:
         self.note(f"{step}: {done_bytes / MB:.0f} of {total_bytes / MB:.0f} MB ({share}%)")
 
     def note(self, text: str) -> None:
-        """Print the text on a line of its own."""
-        print(text, file=self._stream, flush=True)
+        """Print the text on a line of its own; that nobody reads it ends nothing."""
+        with suppress(BrokenPipeError):
+            print(text, file=self._stream, flush=True)
 
 
 class Bar:

@@ -170,6 +170,14 @@ def test_lines_come_at_the_start_every_few_seconds_and_at_the_end() -> None:
     ]
 
 
+def test_lines_that_nobody_reads_end_nothing() -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    Lines(Closed()).update("Fetching x", 1, 2)
+
+
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 

@@ -20,7 +20,8 @@ import pytest
 from ponder.records import ExecResult
 
 Run = Callable[..., Awaitable[ExecResult]]
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.real
+inside = pytest.mark.asyncio(loop_scope="module")
 
 X86 = platform.machine() == "x86_64"
 
@@ -200,6 +201,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+@inside
 async def test_denied(attack: Run, host: Host, name: str) -> None:
     program = ATTACKS[name]
     for word in ("port", "udp", "abstract", "folder", "pid"):
@@ -222,6 +224,7 @@ def test_the_host_can_be_reached_from_here(tmp_path: Path) -> None:
     assert len(made.visits) == 2
 
 
+@inside
 async def test_a_running_neighbour(run: Run) -> None:
     """Two programs at once: neither sees the other's files, processes, sockets or shared memory."""
     holder = """
@@ -245,6 +248,7 @@ async def test_a_running_neighbour(run: Run) -> None:
     assert (await holding).outcome == "ok"
 
 
+@inside
 async def test_no_environment_of_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PONDER_TEST_SECRET", "hush")
     result = await run("import os; print(os.environ)")
@@ -252,6 +256,7 @@ async def test_no_environment_of_ours(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "HOME" in result.stdout
 
 
+@inside
 async def test_no_rights(run: Run) -> None:
     code = """
         import os
@@ -265,6 +270,7 @@ async def test_no_rights(run: Run) -> None:
 
 if X86:
 
+    @inside
     async def test_calls_of_another_architecture_end_the_program(run: Run) -> None:
         code = """
             import ctypes, mmap
