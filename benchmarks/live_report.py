@@ -5,9 +5,11 @@
     python benchmarks/live_report.py --full FOLDER... --live FOLDER... --weights FILE [--write docs/stop.md]
 
 A FOLDER is one of `benchmarks/records/`; those of `--full` hold searches at full depth by the strategy of the live
-ones. What a right answer was worth, and prices, stand in the manifest of the live ones. CPU seconds are worked out from
-tokens in both, so that it does not matter how busy the machine was; what was measured stands beside them, and agrees
-with these where one search at a time was recorded on the machine whose rates are named. No core runs.
+ones. Those of one name, in several folders, are runs of the same searches: they have a row each, and one for all, where
+a task counts once, as the mean of its runs. What a right answer was worth, and prices, stand in the manifest of the live
+ones. CPU seconds are worked out from tokens in both, so that it does not matter how busy the machine was; what was
+measured stands beside them, and agrees with these where one search at a time was recorded on the machine whose rates
+are named. No core runs.
 
 The last line is one JSON object.
 """
@@ -18,7 +20,7 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -65,10 +67,12 @@ class Setting(Record):
 
 
 class Compared(Record):
-    """Live searches of one folder, and the replay of full searches of the same tasks."""
+    """Live searches, and the replay of full searches of the same tasks."""
 
     name: str
     setting: Setting
+    times: int
+    """How often each task was searched."""
     live: Row
     """Against the replay: it saves so much of its CPU, and is so much more accurate."""
     replay: Row
@@ -93,33 +97,41 @@ class Compared(Record):
         return abs(self.measured_cpu_s / self.replay.cost.value - 1) <= WITHIN
 
 
-def compare(live: Path, setting: Setting, full: Sequence[Trace], weights: Weights, replay: Replay) -> Compared:
-    """Return how live searches compare with the replay of full ones. Raises UsageError."""
+def compare(
+    name: str, live: Sequence[Path], setting: Setting, full: Sequence[Trace], weights: Weights, replay: Replay
+) -> Compared:
+    """Return how live searches compare with the replay of full ones. Raises UsageError.
+
+    Args:
+        live: runs of the same searches; a task is compared by the mean of those that have it.
+    """
     recorded = {(one.suite, one.task): one for one in full}
-    about = {(one["suite"], one["task"]): one for one in read_table(live, "tasks")}
-    ended = [one for one in replay.traces(live) if (one.suite, one.task) in recorded]
-    if not ended:
-        raise UsageError(f"{live.name} has no task in common with the full searches")
-    policy, seen, ran = LearnedStop(weights, value=setting.value), [], []
-    for one in ended:
-        key = (one.suite, one.task)
-        at = replayed(recorded[key], policy).at
-        seen.append(Outcome(right=worth(one.suite, at), cost=at.cpu_s))
-        # What it came to is what the run said, not what replay would choose.
-        came = about[key]["score" if one.suite in SCORED else "right"]
-        ran.append(Outcome(right=float(came), cost=one.full.cpu_s))
-    keys = {(one.suite, one.task) for one in ended}
+    policy = LearnedStop(weights, value=setting.value)
+    ran: dict[Key, list[Outcome]] = defaultdict(list)
+    measured, took = dict[tuple[Path, Key], float](), dict[tuple[Path, Key], Counter[str]]()
+    for folder in live:
+        about = {(one["suite"], one["task"]): one for one in read_table(folder, "tasks")}
+        counted = steps_by_task(folder)
+        for one in replay.traces(folder):
+            key = (one.suite, one.task)
+            if key in recorded:
+                # What it came to is what the run said, not what replay would choose.
+                came = about[key]["score" if one.suite in SCORED else "right"]
+                ran[key].append(Outcome(right=float(came), cost=one.full.cpu_s))
+                measured[folder, key], took[folder, key] = float(about[key]["charged_cpu_s"]), counted[key]
+    if not ran:
+        raise UsageError(f"{name} has no task in common with the full searches")
+    ends = {key: replayed(recorded[key], policy).at for key in ran}
+    seen = [Outcome(right=worth(suite, at), cost=at.cpu_s) for (suite, _), at in ends.items()]
+    means = [
+        Outcome(right=fmean(one.right for one in own), cost=fmean(one.cost for one in own)) for own in ran.values()
+    ]
     return Compared(
-        name=live.name, setting=setting, live=row(ran, seen, policy="live", value=setting.value),
-        replay=row(seen, seen, policy="replay", value=setting.value),
-        measured_cpu_s=fmean(float(about[key]["charged_cpu_s"]) for key in keys), **steps(live, keys),
+        name=name, setting=setting, times=len(live),
+        live=row(means, seen, policy="live", value=setting.value),
+        replay=row(seen, seen, policy="replay", value=setting.value), measured_cpu_s=fmean(measured.values()),
+        **{kind: fmean(one[kind] for one in took.values()) for kind in ("runs", "words", "cancelled")},
     )  # fmt: skip
-
-
-def steps(folder: Path, keys: Collection[Key]) -> dict[str, float]:
-    """Return how many steps searches took, a task, by what they were; see `steps_by_task`."""
-    found = steps_by_task(folder)
-    return {kind: fmean(found[key][kind] for key in keys) for kind in ("runs", "words", "cancelled")}
 
 
 def steps_by_task(folder: Path) -> Mapping[Key, Counter[str]]:
@@ -165,9 +177,10 @@ def change(plain: Path, dear: Path) -> Changed:
 
 
 def changes(live: Sequence[Path]) -> list[Changed]:
-    """Return what each folder's prices did, where there is one without prices. Raises UsageError."""
-    plain = [folder for folder in live if not Setting.of(folder).prices]
-    return [change(plain[0], folder) for folder in live if plain and folder not in plain]
+    """Return what each folder's prices did, where there is one without prices beside it. Raises UsageError."""
+    plain = {folder.parent: folder for folder in live if not Setting.of(folder).prices}
+    dear = [folder for folder in live if Setting.of(folder).prices]
+    return [change(plain[folder.parent], folder) for folder in dear if folder.parent in plain]
 
 
 def changes_shown(found: Sequence[Changed]) -> str:
@@ -191,7 +204,8 @@ def shown(found: Sequence[Compared]) -> str:
     ]  # fmt: skip
     rows = [
         [
-            _name(one.setting), str(one.live.tasks), share(one.live.accuracy), share(one.replay.accuracy),
+            _name(one.setting) + (f": all {one.times} runs" if one.times > 1 else ""),
+            str(one.live.tasks), share(one.live.accuracy), share(one.replay.accuracy),
             points(one.live.difference), _against(one.live.cost.value, one.replay.cost.value),
             f"{one.replay.cost.value:.1f}", _against(one.measured_cpu_s, one.replay.cost.value),
             f"{one.runs:.1f}", f"{one.words:.1f}", f"{one.cancelled:.1f}",
@@ -212,17 +226,28 @@ def _name(setting: Setting) -> str:
 
 
 def look(options: argparse.Namespace) -> list[Compared]:
-    """Return the comparison of each live folder. Raises UsageError."""
+    """Return the comparison of each live folder, and of those of one name together. Raises UsageError."""
     weights = read(options.weights)
     if len(by_strategy([*options.full, *options.live])) != 1:
         raise UsageError("live and full searches are of several strategies", fix="name one's")
     rates, calibration = rates_of(weights.core, options.rates), load_calibration().of(weights.core)
-    found = []
+    by_name: dict[str, list[Path]] = defaultdict(list)
     for folder in options.live:
-        setting = Setting.of(folder)
+        by_name[folder.name].append(folder)
+    found = []
+    for name, folders in by_name.items():
+        setting = Setting.of(folders[0])
+        if any(Setting.of(folder) != setting for folder in folders):
+            raise UsageError(f"the searches of {name} have several values or prices")
         replay = Replay(rates, calibration, setting.prices)
         full = [trace for one in options.full for trace in replay.traces(one)]
-        found.append(compare(folder, setting, full, weights, replay))
+        if len(folders) > 1:
+            one_run = [f"{folder.parent.name}/{name}" for folder in folders]
+            found += [
+                compare(run, [folder], setting, full, weights, replay)
+                for run, folder in zip(one_run, folders, strict=True)
+            ]
+        found.append(compare(name, folders, setting, full, weights, replay))
     return found
 
 

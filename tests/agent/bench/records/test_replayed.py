@@ -113,6 +113,21 @@ def test_live_searches_beside_the_replay_of_full_ones(searched: Searched, report
     assert more > 0
 
 
+def test_runs_of_the_same_searches_together(searched: Searched, report: Report) -> None:
+    full, _ = searched("full", FullDepth())
+    first, _ = searched("first/live", LearnedStop(WEIGHTS), value=1000.0)
+    second, _ = searched("second/live", FullDepth(), value=1000.0)
+    status, out, _ = report(full, first, second)
+    assert (status, "value 1000: all 2 runs | 1 |" in out) == (0, True)
+    found = json.loads(out.splitlines()[-1])
+    costs = [found[name]["live"]["cost"]["value"] for name in ("first/live", "second/live", "live")]
+    assert costs[0] < costs[1]
+    assert costs[2] == pytest.approx((costs[0] + costs[1]) / 2)
+    assert (found["live"]["times"], found["live"]["live"]["tasks"]) == (2, 1)
+    third, _ = searched("third/live", LearnedStop(WEIGHTS), value=2.0)
+    assert "have several values" in report(full, first, third)[2]
+
+
 def test_live_searches_that_cannot_be_compared(searched: Searched, report: Report) -> None:
     full, _ = searched("full", FullDepth())
     status, out, err = report(full, full)
