@@ -5,11 +5,11 @@
     python benchmarks/live_report.py --full FOLDER... --live FOLDER... --weights FILE [--write docs/stop.md]
 
 A FOLDER is one of `benchmarks/records/`; those of `--full` hold searches at full depth by the strategy of the live
-ones. Those of one name, in several folders, are runs of the same searches: they have a row each, and one for all, where
-a task counts once, as the mean of its runs. What a right answer was worth, and prices, stand in the manifest of the live
-ones. CPU seconds are worked out from tokens in both, so that it does not matter how busy the machine was; what was
-measured stands beside them, and agrees with these where one search at a time was recorded on the machine whose rates
-are named. No core runs.
+ones. Those of one name, in several folders, are runs of the same searches: they have a row each, and one for all,
+where a task counts once, as the mean of its runs. What a right answer was worth, and prices, stand in the manifest of
+the live ones. CPU seconds are worked out from tokens in both, so that it does not matter how busy the machine was; what
+was measured stands beside them, and agrees with these where one search at a time was recorded on the machine whose
+rates are named. No core runs.
 
 The last line is one JSON object.
 """
