@@ -158,29 +158,41 @@ class Changed(Record):
     """As measured."""
 
 
-def change(plain: Path, dear: Path) -> Changed:
-    """Return how the searches of two folders differ on the tasks that both have. Raises UsageError: there are none."""
-    cpu_s, dear_cpu_s = (
-        {(one["suite"], one["task"]): float(one["charged_cpu_s"]) for one in read_table(folder, "tasks")}
-        for folder in (plain, dear)
-    )
-    both = sorted(cpu_s.keys() & dear_cpu_s.keys())
-    if not both:
-        raise UsageError(f"{plain.name} and {dear.name} have no task in common")
-    took, dear_took = steps_by_task(plain), steps_by_task(dear)
-    return Changed(
-        setting=Setting.of(dear), tasks=len(both),
-        cpu_s=paired_bootstrap([dear_cpu_s[key] - cpu_s[key] for key in both]),
-        **{kind: paired_bootstrap([float(dear_took[key][kind] - took[key][kind]) for key in both])
-           for kind in ("runs", "words")},
-    )  # fmt: skip
+def change(pairs: Sequence[tuple[Path, Path]]) -> Changed:
+    """Return how the searches of folders differ on the tasks that both of a pair have: by the mean of the pairs.
+
+    Args:
+        pairs: searches without a price, and at one: runs of the same searches.
+
+    Raises:
+        UsageError: the folders of a pair have no task in common.
+    """
+    found: dict[Key, list[tuple[float, ...]]] = defaultdict(list)
+    for plain, dear in pairs:
+        cpu_s, dear_cpu_s = (
+            {(one["suite"], one["task"]): float(one["charged_cpu_s"]) for one in read_table(folder, "tasks")}
+            for folder in (plain, dear)
+        )
+        took, dear_took = steps_by_task(plain), steps_by_task(dear)
+        both = sorted(cpu_s.keys() & dear_cpu_s.keys())
+        if not both:
+            raise UsageError(f"{plain.name} and {dear.name} have no task in common")
+        for key in both:
+            more = (dear_took[key][kind] - took[key][kind] for kind in ("runs", "words"))
+            found[key].append((*more, dear_cpu_s[key] - cpu_s[key]))
+    means = [[fmean(column) for column in zip(*own, strict=True)] for own in found.values()]
+    runs, words, seconds = (paired_bootstrap(list(column)) for column in zip(*means, strict=True))
+    return Changed(setting=Setting.of(pairs[0][1]), tasks=len(found), runs=runs, words=words, cpu_s=seconds)
 
 
 def changes(live: Sequence[Path]) -> list[Changed]:
-    """Return what each folder's prices did, where there is one without prices beside it. Raises UsageError."""
+    """Return what prices did, where there are searches without them in the same place. Raises UsageError."""
     plain = {folder.parent: folder for folder in live if not Setting.of(folder).prices}
-    dear = [folder for folder in live if Setting.of(folder).prices]
-    return [change(plain[folder.parent], folder) for folder in dear if folder.parent in plain]
+    pairs: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
+    for folder in live:
+        if Setting.of(folder).prices and folder.parent in plain:
+            pairs[folder.name].append((plain[folder.parent], folder))
+    return [change(own) for own in pairs.values()]
 
 
 def changes_shown(found: Sequence[Changed]) -> str:
