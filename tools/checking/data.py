@@ -2,7 +2,8 @@
 
 A JSON number, string, `true`, `false` or `null` is itself. Anything else is an array whose first element is its tag
 (see `Decoder`). Decoding builds exact builtin objects and those of a few standard classes, and never evaluates, imports
-or calls anything that the text names. What is no literal gets a tag of its own from the two sides (handles, callbacks).
+or calls anything that the text names. What is no literal gets a tag of its own from the two sides: handles, callbacks,
+objects of classes that derive from a builtin one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 
-from ponder.tools.checking.changes import BadData, refill
+from ponder.tools.checking.changes import MUTABLE, BadData, pairs_of, refill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` takes milliseconds
@@ -29,7 +30,6 @@ MAX_DIGITS = 1 << 20
 SMALL = 1 << 63
 MAX_TEXT = 4 << 20
 SIZED: tuple[Any, ...] = (str, bytes, bytearray, list, tuple, dict, set, frozenset, deque)
-MUTABLE = (list, dict, set, bytearray, deque)
 
 TYPES: dict[str, type] = {
     kind.__name__: kind
@@ -39,6 +39,14 @@ TYPES: dict[str, type] = {
     )
 }  # fmt: skip
 """Types that cross by name, to be passed to a function or compared with `type(x)`."""
+
+BASES: tuple[Any, ...] = (
+    Counter, OrderedDict, dict, list, set, deque, bytearray, tuple, frozenset, str, bytes, int, float, complex,
+)  # fmt: skip
+"""Builtin classes that those of a program may derive from; the more special ones first."""
+
+EXACT = frozenset(map(id, TYPES.values()))
+"""By identity, since a metaclass may not be hashable."""
 
 ALIASES = {"np": "numpy", "pd": "pandas", "sp": "sympy"}
 OPEN_MODULES = (
@@ -70,6 +78,8 @@ class Encoder:
 
     Args:
         other: encodes what is no literal, or raises.
+        own: asked first of what is of none of the exact builtin types, with a function that encodes it as its base;
+            None: it is encoded so.
         known: objects by identity that the other side has under a number: they cross as a reference.
         marked: where given, mutable containers are numbered and appended to it, so that the other side can say how
             they changed.
@@ -79,24 +89,35 @@ class Encoder:
         self,
         other: Callable[[object], Json],
         *,
+        own: Callable[[object, Callable[[], Json]], Json | None] | None = None,
         known: Mapping[int, int] | None = None,
         marked: list[Any] | None = None,
         max_nodes: int = MAX_NODES,
     ) -> None:
         self._other = other
+        self._own = own
         self._known = dict(known or {})
         self._marked = marked
         self._left = max_nodes
 
-    def encode(self, value: object, depth: int = 0) -> Json:
-        """Return a value's encoding. Raises BadData for one that is too large or nested too deeply."""
+    def encode(self, value: object, depth: int = 0, *, as_base: bool = False) -> Json:
+        """Return a value's encoding. Raises BadData for one that is too large or nested too deeply.
+
+        Args:
+            as_base: take an object of a derived class for one of the class that it derives from.
+        """
         self._left -= 1
         if depth > MAX_DEPTH:
             raise BadData(f"it is nested more than {MAX_DEPTH} deep, or contains itself")
         if self._left < 0:
             raise BadData("it is too large")
-        if value is None or value is True or value is False:
+        kind = type(value)
+        if value is None or kind is bool or (kind is int and -SMALL < value < SMALL):  # type: ignore[operator]
             return value
+        if id(kind) not in EXACT and self._own is not None and not as_base:
+            found = self._own(value, lambda: self.encode(value, depth, as_base=True))
+            if found is not None:
+                return found
         if isinstance(value, SIZED):
             self._check_size(value)
         if isinstance(value, str):
@@ -141,7 +162,7 @@ class Encoder:
             return ["t", *self._all(tuple.__iter__(value), depth)]
         if isinstance(value, dict):
             tag = "C" if isinstance(value, Counter) else "d"
-            return [tag, *self._all((part for pair in dict.items(value) for part in pair), depth)]
+            return [tag, *self._all((part for pair in pairs_of(value) for part in pair), depth)]
         if isinstance(value, set):
             return ["s", *self._all(set.__iter__(value), depth)]
         if isinstance(value, frozenset):
@@ -155,6 +176,8 @@ class Encoder:
             return ["c", self.encode(number.real), self.encode(number.imag)]
         if isinstance(value, range):
             return ["r", *(self.encode(part) for part in (value.start, value.stop, value.step))]
+        if isinstance(value, slice):
+            return ["S", *(self.encode(part) for part in (value.start, value.stop, value.step))]
         if isinstance(value, type) and TYPES.get(value.__name__) is value:
             return ["n", value.__name__]
         return _encode_rare(value) or self._other(value)
@@ -188,11 +211,14 @@ class Decoder:
     """Builds values from tagged JSON.
 
     Args:
-        other: decodes arrays of the sides' own tags, given the whole array, or raises BadData.
+        other: decodes arrays of the sides' own tags, given the whole array and what decodes a part of it, or raises
+            BadData.
         marked: the containers that references name; marked ones that arrive are appended.
     """
 
-    def __init__(self, other: Callable[[list[Json]], object], marked: list[Any] | None = None) -> None:
+    def __init__(
+        self, other: Callable[[list[Json], Callable[[Json], Any]], object], marked: list[Any] | None = None
+    ) -> None:
         self._other = other
         self.marked: list[Any] = [] if marked is None else marked
 
@@ -222,7 +248,7 @@ class Decoder:
             parts = data[2:] if tag == "q" else data[1:]
             return build([self._decode(part, depth + 1) for part in parts], data[1] if tag == "q" else None)
         rare = _RARE.get(tag) if type(tag) is str else None
-        return rare(data) if rare is not None else self._other(data)
+        return rare(data) if rare is not None else self._other(data, lambda part: self._decode(part, depth))
 
     def _marked_one(self, data: list[Json], depth: int) -> Any:
         """Make the container before its contents, which may refer to it."""
@@ -305,6 +331,7 @@ _RARE: dict[str, Callable[[list[Json]], object]] = {
     "a": lambda data: bytearray.fromhex(data[1]),
     "c": lambda data: complex(_real(data[1]), _real(data[2])),
     "r": lambda data: range(*(_whole(part) for part in data[1:4])),
+    "S": lambda data: slice(*(None if part is None else _whole(part) for part in data[1:4])),
     "n": lambda data: TYPES[data[1]],
     "Y": _time("datetime"),
     "y": _time("date"),

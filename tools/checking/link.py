@@ -1,7 +1,7 @@
 """The tests' end of the connection to a program: what is asked, and what becomes of the answers. Sent into a sandbox.
 
-Only literals come back, as exact builtin objects, so that an answer cannot lie about what it is equal to. What is no
-literal comes back as a handle (`stubs.py`).
+Only literals come back, as exact builtin objects, so that an answer cannot lie about what it is equal to; what derives
+from one compares as its base does (`derived.py`). What is no literal comes back as a handle (`stubs.py`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import _thread
 import builtins
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
-from ponder.tools.checking.changes import BadData, refill
-from ponder.tools.checking.data import MAX_NODES, Decoder, Encoder, dumps, loads
+from ponder.tools.checking.changes import BadData, can_change, merge, refill
+from ponder.tools.checking.data import BASES, MAX_NODES, Decoder, Encoder, dumps, loads
+from ponder.tools.checking.derived import Derived, derived
 from ponder.tools.checking.errors import PLACES, text_of
-from ponder.tools.checking.stubs import CannotCompare, CannotCross, ClassHandle, Handle, awaited, refusal
+from ponder.tools.checking.stubs import CannotCompare, CannotCross, ClassHandle, Handle, Stub, awaited, refusal
 from ponder.tools.checking.wire import MESSAGE_BYTES, Channel, Gone
 
 TYPE_CHECKING = False
@@ -37,6 +38,11 @@ class Link:
         self._channel = channel
         self._asking = _thread.RLock()
         self._handles: dict[int, Handle] = {}
+        self._derived: dict[int, Derived] = {}
+        self._classes: dict[int, tuple[str, frozenset[str]]] = {}
+        self._owners: dict[int, Derived] = {}
+        """By the number of a method, an iterator or a coroutine, the container that it may change."""
+        self._asked: Derived | None = None
         self._callbacks: list[Callable[..., Any]] = []
         self._callback_numbers: dict[int, int] = {}
         self._errors: dict[int, type[BaseException]] = {}
@@ -56,25 +62,44 @@ class Link:
         """
         with self._asking:
             marked: list[Any] = []
-            encoder = Encoder(self._encode_other, marked=marked)
+            met: dict[int, Derived] = {}
+            encoder = self._encoder(met, marked=marked)
             try:
                 values = [encoder.encode(part) for part in args]
                 named = {key: encoder.encode(part) for key, part in (keywords or {}).items()}
-                request = dumps({"o": operation, "a": values, "w": named})
+                first = next(part for part in args if isinstance(part, Stub))
+                asked = first if isinstance(first, Derived) else self._owners.get(_number(first))
+                held = self._held(met if asked is None else {**met, _number(asked): asked})
+                request = dumps({"o": operation, "a": values, "w": named, "s": list(held.items())})
             except BadData as error:
                 raise CannotCross(f"an argument cannot be passed to the program: {error}") from None
             if len(request) > MESSAGE_BYTES:
                 raise CannotCross(f"the arguments are too large: {len(request)} bytes as text")
             payload = self._converse(request)
+            self._asked = asked
             try:
-                return self._result(payload, marked, operation)
+                return self._result(payload, marked, held, operation)
             except BadData as error:
                 self.gone = f"what the program returned cannot be read: {error}"
                 raise Gone(self.gone) from None
+            finally:
+                self._asked = None
 
     def decode(self, data: Json) -> Any:
         """Return a value that the program named. Raises BadData."""
         return Decoder(self._decode_other).decode(data)
+
+    def _held(self, met: dict[int, Derived]) -> dict[int, Json]:
+        """Return what these containers hold, and those in them: so they are over there before an operation."""
+        found: dict[int, Json] = {}
+        waiting = dict(met)
+        while waiting:
+            number, one = waiting.popitem()
+            if number not in found and can_change(one):
+                inner: dict[int, Derived] = {}
+                found[number] = self._encoder(inner).contents(one)
+                waiting.update(inner)
+        return found
 
     def _converse(self, request: bytes) -> bytes:
         """Send a request; serve the program's calls of our functions until its answer comes."""
@@ -90,17 +115,17 @@ class Link:
                 self.gone = why_gone(kind, payload)
         raise Gone(self.gone)
 
-    def _result(self, payload: bytes, marked: list[Any], operation: str) -> Any:
+    def _result(self, payload: bytes, marked: list[Any], held: Collection[int], operation: str) -> Any:
         reply = _members(loads(payload))
         decoder = Decoder(self._decode_other, list(marked))
-        updates, printed = reply.get("u", []), reply.get("p", "")
-        if type(updates) is not list or type(printed) is not str:
-            raise BadData("updates that are none")
+        printed = reply.get("p", "")
+        if type(printed) is not str:
+            raise BadData("output that is none")
         value = decoder.decode(reply["v"]) if "v" in reply else None
-        for update in updates:
-            if type(update) is not list or type(update[0]) is not int or not 0 <= update[0] < len(marked):
-                raise BadData("updates that are none")
-            refill(marked[update[0]], decoder.decode(update[1]))
+        for number, contents in _updates(reply.get("u", []), range(len(marked))):
+            refill(marked[number], decoder.decode(contents))
+        for number, contents in _updates(reply.get("s", []), held):
+            merge(self._derived[number], decoder.decode(contents))
         if printed:
             sys.stdout.write(printed)
         if "v" in reply:
@@ -114,9 +139,26 @@ class Link:
 
     # --- arguments --------------------------------------------------------------------------------------------
 
+    def _encoder(self, met: dict[int, Derived] | None = None, *, marked: list[Any] | None = None) -> Encoder:
+        """Return an encoder of values of the tests.
+
+        Args:
+            met: derived objects that it comes upon are put here, by number.
+        """
+
+        def own(value: object, _: Callable[[], Json]) -> Json | None:
+            if not isinstance(value, Derived) or value._ponder_link is None:
+                return None
+            number = _number(value)
+            if met is not None:
+                met[number] = value
+            return ["h", number]
+
+        return Encoder(self._encode_other, own=own, marked=marked)
+
     def _encode_other(self, value: object) -> Json:
         if isinstance(value, Handle):
-            return ["h", object.__getattribute__(value, "_ponder_id")]
+            return ["h", _number(value)]
         if isinstance(value, type) and issubclass(value, BaseException):
             number = next((number for number, kind in self._errors.items() if kind is value), None)
             if number is not None:
@@ -127,9 +169,9 @@ class Link:
             return ["k", self._callback(value), str(getattr(value, "__name__", type(value).__name__))[:100]]
         if isinstance(value, Iterator):
             parts = list(islice(value, MAX_NODES + 1))
-            return ["I", Encoder(self._encode_other).encode(parts)]
+            return ["I", self._encoder().encode(parts)]
         if isinstance(value, type({}.keys()) | type({}.values()) | type({}.items())):
-            return Encoder(self._encode_other).encode(list(value))
+            return self._encoder().encode(list(value))
         raise CannotCross(
             f"an argument of type {type(value).__name__} cannot be passed to the program: only literals, functions "
             "and the program's own objects can"
@@ -157,7 +199,8 @@ class Link:
             raise Gone(self.gone) from None
         try:
             value = self._callbacks[number](*args, **keywords)
-            answer = dumps({"v": Encoder(self._encode_other).encode(value)})
+            held = self._held({_number(part): part for part in args if isinstance(part, Derived)})
+            answer = dumps({"v": self._encoder().encode(value), "s": list(held.items())})
             if len(answer) > MESSAGE_BYTES:
                 raise CannotCross("what a function of the test returned is too large")
             return answer
@@ -179,9 +222,12 @@ class Link:
 
     # --- results ----------------------------------------------------------------------------------------------
 
-    def _decode_other(self, data: list[Json]) -> object:
+    def _decode_other(self, data: list[Json], decode: Callable[[Json], Any]) -> object:
         if data[0] == "h" and len(data) == 4:
             return self.handle(data)
+        if data[0] == "O" and len(data) == 4:
+            kind = self._class(data[2])  # before what it holds, which may be of the same class
+            return self._derived_one(data[1], kind, decode(data[3]))
         if data[0] == "e":
             return self._error_class(data, 0)
         raise BadData("an array with an unknown tag")
@@ -194,15 +240,40 @@ class Link:
         known = self._handles.get(number)
         if known is None:
             known = self._handles[number] = (ClassHandle if kind == "c" else Handle)(self, number, label[:100])
+        if self._asked is not None and kind != "c":
+            self._owners[number] = self._asked
         return awaited(known) if kind == "w" else known
+
+    def _class(self, about: Json) -> tuple[str, frozenset[str]]:
+        """Return a class's name, and the names in it that are its own: it is told about once in a message."""
+        if type(about) is not list:
+            return self._classes[about]
+        number, label, names = about
+        if type(number) is not int or type(label) is not str or not all(type(name) is str for name in names):
+            raise BadData("a class that is none")
+        self._classes[number] = (label if label.isidentifier() else "Object", frozenset(names))
+        return self._classes[number]
+
+    def _derived_one(self, number: Json, kind: tuple[str, frozenset[str]], contents: Any) -> Derived:
+        """Return what stands for an object that derives from a builtin one: the same whenever it is the same object."""
+        if type(number) is not int or type(contents) not in BASES:
+            raise BadData("an object that is none")
+        if number not in self._derived:
+            self._derived[number] = derived(self, number, *kind, contents)
+            return self._derived[number]
+        known = self._derived[number]
+        if not isinstance(known, type(contents)):
+            raise BadData("an object that changed its kind")
+        if can_change(known):
+            merge(known, contents)
+        return self._derived[number]
 
     def computed(self, operation: str, args: tuple[Any, ...]) -> Any:
         """Return what an operator gives. A literal it may not be: the operands are what it would be compared with."""
         value = self.ask(operation, args)
-        if not isinstance(value, Handle):
+        if not isinstance(value, Stub):
             raise refusal(next(arg for arg in args if isinstance(arg, Handle)), f"`{operation}`")
-        number, label = (object.__getattribute__(value, name) for name in ("_ponder_id", "_ponder_label"))
-        return Handle(self, number, label, computed=True)
+        return Handle(self, _number(value), object.__getattribute__(value, "_ponder_label"), computed=True)
 
     def is_crossed(self, error: BaseException | None) -> bool:
         """Return whether the program raised this exception."""
@@ -250,6 +321,19 @@ class Link:
             real = isinstance(known, type) and issubclass(known, BaseException)
             self._errors[number] = known if real else _make_error(name, parents)  # type: ignore[assignment]
         return self._errors[number]
+
+
+def _number(stub: Stub) -> int:
+    number: int = object.__getattribute__(stub, "_ponder_id")
+    return number
+
+
+def _updates(data: Json, known: Collection[int]) -> Iterator[tuple[int, Json]]:
+    """Return numbers and contents of containers. Raises BadData: they are none, or of others than were asked about."""
+    for update in data if type(data) is list else [None]:
+        if type(update) is not list or len(update) != 2 or type(update[0]) is not int or update[0] not in known:
+            raise BadData("updates that are none")
+        yield update[0], update[1]
 
 
 def why_gone(kind: bytes, payload: bytes) -> str:

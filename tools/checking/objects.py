@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable
 
 from ponder.tools.checking.changes import BadData
-from ponder.tools.checking.data import Decoder, Encoder
+from ponder.tools.checking.data import BASES, MAX_NODES, Encoder
 from ponder.tools.checking.errors import SHOWN, places, text_of
 
 TYPE_CHECKING = False
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` t
 ARGUMENTS = 16
 CONSTANT_NODES = 10_000
 """Parts of a constant, or of an exception's arguments, that cross as values."""
+
+OWN_MODULE = "solution"
 
 
 class Objects:
@@ -33,7 +35,24 @@ class Objects:
         self.numbers: dict[int, int] = {}
         self.callbacks: dict[int, Callable[..., Any]] = {}
         self.sources: dict[str, str] = {}
+        self.told: set[int] = set()
+        """Classes that the message at hand tells about."""
         self._callback = callback
+        self._own: dict[int, tuple[type, list[str] | None]] = {}
+
+    def encoder(self, *, known: dict[int, int] | None = None, max_nodes: int = MAX_NODES) -> Encoder:
+        return Encoder(self.encode_other, own=self.encode_own, known=known, max_nodes=max_nodes)
+
+    def held(self, value: object) -> Json:
+        """Return what a derived object holds, as the tests encode it."""
+        return Encoder(self._reference, own=self._own_reference).contents(value)
+
+    def _reference(self, value: object) -> Json:
+        found = self.encode_other(value)
+        return found[:2] if type(found) is list and found[0] == "h" else found
+
+    def _own_reference(self, value: object, _: Callable[[], Json]) -> Json | None:
+        return None if self._names(type(value)) is None else ["h", self.number_of(value)]
 
     def number_of(self, value: object) -> int:
         number = self.numbers.get(id(value))
@@ -49,8 +68,28 @@ class Objects:
         if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
             plain = value.item()  # type: ignore[attr-defined]
             if isinstance(plain, bool | int | float | complex | str):
-                return Encoder(self.encode_other).encode(plain)
+                return self.encoder().encode(plain)
         return self.encode_handle(value)
+
+    def encode_own(self, value: object, as_base: Callable[[], Json]) -> Json | None:
+        """Encode an object of a class of the program's that derives from a builtin one: number, class, what it holds.
+
+        A class is told about once in a message: its name, and what it does otherwise than its base, or besides.
+        """
+        kind = type(value)
+        names = self._names(kind)
+        if names is None:
+            return None
+        about: Json = self.number_of(kind)
+        if about not in self.told:
+            self.told.add(about)
+            about = [about, kind.__name__, names]
+        return ["O", self.number_of(value), about, as_base()]
+
+    def _names(self, kind: type) -> list[str] | None:
+        if id(kind) not in self._own:
+            self._own[id(kind)] = (kind, own_names(kind))
+        return self._own[id(kind)][1]
 
     def encode_handle(self, value: object) -> Json:
         kind = "c" if isinstance(value, type) else "w" if _is_coroutine(value) else "o"
@@ -71,7 +110,7 @@ class Objects:
         own = getattr(error, "_ponder_number", None)
         if own is not None:  # the tests' own exception, on its way back
             return {"n": own}
-        encoder = Encoder(self.encode_other, max_nodes=CONSTANT_NODES)
+        encoder = self.encoder(max_nodes=CONSTANT_NODES)
         args: Json = None
         attributes: dict[str, Json] = {}
         try:
@@ -83,7 +122,7 @@ class Objects:
         return {"c": self.encode_error_class(type(error)), "a": args, "s": text_of(error)[: 3 * SHOWN],
                 "d": attributes, "p": places(error, self.sources)}  # fmt: skip
 
-    def decode_other(self, data: list[Json]) -> object:
+    def decode_other(self, data: list[Json], decode: Callable[[Json], Any]) -> object:
         """Decode what the tests pass besides literals: handles, functions of theirs, iterators, exceptions."""
         tag, first = data[:2]
         if tag == "h":
@@ -93,10 +132,34 @@ class Objects:
                 self.callbacks[first] = self._callback(first, data[2])
             return self.callbacks[first]
         if tag == "I":
-            return iter(Decoder(self.decode_other).decode(first))
+            return iter(decode(first))
         if tag == "E":
             return getattr(builtins, first)
         raise BadData(f"an array with the tag {tag!r}")
+
+
+def own_names(kind: type) -> list[str] | None:
+    """Return what a class of the program's does otherwise than the builtin one that it derives from, or besides.
+
+    None for one that derives from none, or is not the program's: it crosses as its base. A tuple with names for its
+    parts is taken for the program's, wherever its class is from.
+    """
+    base = next((base for base in BASES if issubclass(kind, base)), None)
+    if base is None or not (kind.__module__ == OWN_MODULE or (base is tuple and hasattr(kind, "_fields"))):
+        return None
+    own = [each for each in kind.__mro__ if each not in base.__mro__]
+    names = {name for each in own for name in vars(each) if hasattr(base, name) or name.startswith("__")}
+    if hasattr(kind, "__missing__"):
+        names.add("__getitem__")
+    return sorted(names - COMMON)
+
+
+COMMON = frozenset((
+    "__annotations__", "__dict__", "__doc__", "__eq__", "__firstlineno__", "__getattribute__", "__getnewargs__",
+    "__hash__", "__init__", "__match_args__", "__module__", "__ne__", "__new__", "__orig_bases__", "__qualname__",
+    "__reduce_ex__", "__slots__", "__static_attributes__", "__weakref__",
+))  # fmt: skip
+"""Names that any class may have, and nothing is asked by."""
 
 
 def _is_coroutine(value: object) -> bool:

@@ -14,12 +14,11 @@ import sys
 import types
 from collections.abc import Callable
 
-from ponder.tools.checking.changes import BadData, changed, copied
+from ponder.tools.checking.changes import BadData, changed, copied, merge
 from ponder.tools.checking.data import (
     ALIASES,
     OPEN_MODULES,
     Decoder,
-    Encoder,
     dumps,
     loads,
 )
@@ -161,7 +160,7 @@ class _Child:
 
     def constant(self, value: object) -> Json:
         try:
-            return Encoder(self.objects.encode_other, max_nodes=CONSTANT_NODES).encode(value)
+            return self.objects.encoder(max_nodes=CONSTANT_NODES).encode(value)
         except BadData:
             return self.objects.encode_handle(value)
 
@@ -170,33 +169,49 @@ class _Child:
     def serve_call(self, payload: bytes) -> None:
         """Do one operation and send its result, with what became of the mutable arguments."""
         reply: dict[str, Json]
+        self.objects.told.clear()  # what an earlier message told may not have arrived
         decoder = Decoder(self.objects.decode_other)
         before: list[Any] = []
         known: dict[int, int] = {}
+        held: dict[int, Json] = {}
         try:
             request = loads(payload)
+            self.bring_up_to_date(request["s"])
             args = [decoder.decode(part) for part in request["a"]]
             keywords = {name: decoder.decode(part) for name, part in request["w"].items()}
             before = [copied(part) for part in decoder.marked]
             known = {id(part): number for number, part in enumerate(decoder.marked)}
+            held = {number: self.objects.held(self.objects.known[number]) for number, _ in request["s"]}
             value = self.operation(request["o"])(*args, **keywords)
             reply = {"v": self.result(value, known)}
         except BaseException as error:
             reply = {"x": self.objects.encode_error(error)}
         try:
             reply["u"] = [
-                [number, Encoder(self.objects.encode_other, known=known).contents(part)]
+                [number, self.objects.encoder(known=known).contents(part)]
                 for number, (part, old) in enumerate(zip(decoder.marked, before, strict=False))
                 if changed(part, old)
+            ]
+            reply["s"] = [
+                [number, self.objects.encoder(known=known).contents(self.objects.known[number])]
+                for number, old in held.items()
+                if self.objects.held(self.objects.known[number]) != old
             ]
         except BaseException as error:
             reply = {"x": self.objects.encode_error(error)}
         reply["p"] = self.printed.take()
         self.send_reply(reply)
 
+    def bring_up_to_date(self, held: list[Json]) -> None:
+        """Give derived objects what the tests' side holds of them, where that is something else."""
+        for number, data in held:
+            own = self.objects.known[number]
+            if self.objects.held(own) != data:
+                merge(own, Decoder(self.objects.decode_other).decode(data))
+
     def result(self, value: object, known: dict[int, int]) -> Json:
         try:
-            return Encoder(self.objects.encode_other, known=known).encode(value)
+            return self.objects.encoder(known=known).encode(value)
         except BadData as error:
             raise BadData(f"what it returned cannot be passed to the test: {error}") from None
 
@@ -233,7 +248,7 @@ class _Child:
         """Return what calls a function of the tests."""
 
         def call(*args: Any, **keywords: Any) -> Any:
-            encoder = Encoder(self.objects.encode_other)
+            encoder = self.objects.encoder()
             request = {"k": number, "a": [encoder.encode(part) for part in args],
                        "w": {key: encoder.encode(part) for key, part in keywords.items()}}  # fmt: skip
             with self.calling:
@@ -245,6 +260,7 @@ class _Child:
                     self.serve_call(payload)
             reply = loads(payload)
             if "n" not in reply:
+                self.bring_up_to_date(reply["s"])
                 return Decoder(self.objects.decode_other).decode(reply["v"])
             error = self.error_of(reply)
             raise error

@@ -5,11 +5,13 @@ crosses are operations on the program's objects, and literals (`data.py`). This 
 
 Covered: whatever the program does in its own sandbox (exits, patches, forged messages, a driver that it took over)
 is an answer to a question at most. It sees no test and no expected value; it answers only when asked, once; its answers
-become exact builtin objects in the tests' sandbox, which alone gives the verdict.
+become exact builtin objects in the tests' sandbox, or derive from them there and compare as they do (`derived.py`), and
+it alone gives the verdict.
 
 Not covered: what a test leaves to the program. A test that asks the program's own function whether a result is right,
-or compares what two of its functions return, trusts it. Tests see no effects of the program but results, exceptions,
-output that it printed, and mutated arguments; they cannot patch its modules or feed its standard input.
+compares what two of its functions return, or asks an object of a class of its, trusts it. Tests see no effects of the
+program but results, exceptions, output that it printed, and mutated arguments; they cannot patch its modules or feed
+its standard input.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ponder.tools.checking.units import Unit, Verdict
 from ponder.tools.checking.wire import HEAD
 
 SHARED = ("changes", "data", "errors", "wire")
-SIDES = {"program": ("program", "objects", *SHARED), "tests": ("tests", "link", "stubs", *SHARED)}
+SIDES = {"program": ("program", "objects", *SHARED), "tests": ("tests", "link", "stubs", "derived", *SHARED)}
 """The modules that each side needs."""
 
 SHARE = 0.85

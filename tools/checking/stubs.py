@@ -39,7 +39,17 @@ def refusal(handle: object, what: str) -> CannotCompare:
     )
 
 
-class Handle:  # its documentation is that of the object over there, so it has no docstring
+FOREIGN = ("__array", "__dlpack", "__cuda_array", "__dataframe", "__buffer")
+"""Beginnings of names by which libraries ask for memory: addresses over there are none of ours."""
+
+
+class Stub:
+    """What stands for an object of the program."""
+
+    __slots__ = ()
+
+
+class Handle(Stub):  # its documentation is that of the object over there, so it has no docstring
     __slots__ = ("__weakref__", "_ponder_computed", "_ponder_id", "_ponder_label", "_ponder_link")
 
     def __init__(self, link: Link, number: int, label: str, *, computed: bool = False) -> None:
@@ -47,6 +57,8 @@ class Handle:  # its documentation is that of the object over there, so it has n
             object.__setattr__(self, f"_ponder_{name}", value)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith(FOREIGN):
+            raise AttributeError(name)
         return _ask(self, "getattr", name)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -82,7 +94,7 @@ class Handle:  # its documentation is that of the object over there, so it has n
 
     def __iter__(self) -> Any:
         iterator = _ask_plain(self, "iter")
-        return iterator if isinstance(iterator, Handle) else iter(iterator)
+        return iterator if isinstance(iterator, Stub) else iter(iterator)
 
     def __await__(self) -> Any:
         return awaited(self).__await__()
@@ -141,7 +153,7 @@ class ClassHandle(Handle):
     __slots__ = ()
 
     def __instancecheck__(self, value: object) -> bool:
-        return isinstance(value, Handle) and _ask(self, "is_instance", value) is True
+        return isinstance(value, Stub) and _ask(self, "is_instance", value) is True
 
     def __subclasscheck__(self, value: object) -> bool:
         return isinstance(value, Handle) and _ask(self, "is_subclass", value) is True

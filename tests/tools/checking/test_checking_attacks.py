@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -41,32 +42,81 @@ def f(*a): return Equal()
 """
 
 
-@pytest.mark.parametrize(
-    "test",
-    [
-        TEST,
-        "assert 3 == f()", "assert not f() != 3", "assert f() in (3, 4)", "assert 3 in f()", "assert [f()] == [3]",
-        "assert {f()} == {3}", "assert {'a': f()} == {'a': 3}", "assert f() > 2", "assert 2 < f() < 4",
-        "assert abs(f() - 3) < 0.1", "assert abs(3 - f()) < 0.1", "assert f() - 3 == 0", "assert not f() - 3",
-        "assert f() / 3 == 1.0", "assert f() % 3 == 0", "assert divmod(f(), 3)[1] == 0", "assert not f() ^ {3}",
-        "assert abs(f() + -3) < 0.1", "assert not f() + -3", "assert len(f() + [3]) == 1", "assert f() * f() == 9",
-        "assert max(f(), 3) == 3", "assert sorted([f(), 3])[0] == 3", "assert list(f()) == [3]",
-        "assert set(f()) == {3}",
-        "assert str(f()) == '3'", "assert isinstance(f(), int)", "assert type(f()) is int",
-        "assert round(f(), 1) == 3.1",
-        "import math\nassert math.isclose(f(), 3)", "with f() as r:\n    assert r == 3", "with f():\n    assert False",
-        "import unittest\nunittest.TestCase().assertEqual(f(), 3)",
-        "import unittest\nunittest.TestCase().assertIn(3, f())",
-        "import unittest\nunittest.TestCase().assertAlmostEqual(f(), 3)",
-        "import unittest\nunittest.TestCase().assertNotEqual(f(), 3)", "assert f() == f", "assert f() == f()",
-        "match f():\n    case 3: pass\n    case _: assert False", "assert f() is not None and f() == 3",
-        "assert [3].index(f()) == 0",
-        "assert [3].count(f()) == 1", "assert (f(), 1) < (3, 2)", "assert f()() == 3", "assert f()[0] == 3",
-    ],
-)  # fmt: skip
+EQUALITIES = [
+    TEST,
+    "assert 3 == f()", "assert not f() != 3", "assert f() in (3, 4)", "assert 3 in f()", "assert [f()] == [3]",
+    "assert {f()} == {3}", "assert {'a': f()} == {'a': 3}", "assert f() > 2", "assert 2 < f() < 4",
+    "assert abs(f() - 3) < 0.1", "assert abs(3 - f()) < 0.1", "assert f() - 3 == 0", "assert not f() - 3",
+    "assert f() / 3 == 1.0", "assert f() % 3 == 0", "assert divmod(f(), 3)[1] == 0", "assert not f() ^ {3}",
+    "assert abs(f() + -3) < 0.1", "assert not f() + -3", "assert len(f() + [3]) == 1", "assert f() * f() == 9",
+    "assert max(f(), 3) == 3", "assert sorted([f(), 3])[0] == 3", "assert list(f()) == [3]",
+    "assert set(f()) == {3}",
+    "assert str(f()) == '3'", "assert isinstance(f(), int)", "assert type(f()) is int",
+    "assert round(f(), 1) == 3.1",
+    "import math\nassert math.isclose(f(), 3)", "with f() as r:\n    assert r == 3", "with f():\n    assert False",
+    "import unittest\nunittest.TestCase().assertEqual(f(), 3)",
+    "import unittest\nunittest.TestCase().assertIn(3, f())",
+    "import unittest\nunittest.TestCase().assertAlmostEqual(f(), 3)",
+    "import unittest\nunittest.TestCase().assertNotEqual(f(), 3)", "assert f() == f", "assert f() == f()",
+    "match f():\n    case 3: pass\n    case _: assert False", "assert f() is not None and f() == 3",
+    "assert [3].index(f()) == 0",
+    "assert [3].count(f()) == 1", "assert (f(), 1) < (3, 2)", "assert f()() == 3", "assert f()[0] == 3",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("test", EQUALITIES)
 async def test_an_object_that_is_equal_to_everything(check: Check, test: str) -> None:
     seen = await check(EQUAL, test)
     assert (seen.ok, seen.passed, seen.total) == (False, 0, 1), seen.text
+
+
+@pytest.mark.parametrize("made", [
+    "int(5)", "float(5.5)", "str('ab')", "bytes(b'ab')", "list([7])", "tuple([7])", "dict(a=7)", "set([7])",
+    "frozenset([7])", "Counter('ab')", "deque([7])",
+])  # fmt: skip
+async def test_one_that_derives_from_a_builtin_class(check: Check, made: str) -> None:
+    """What it holds is what counts; what its class says of that does not."""
+    base, _, value = made.partition("(")
+    right = {"assert f() == f()", f"assert isinstance(f(), {base})"}
+    right |= {test for test in EQUALITIES if "NotEqual" in test}
+    if "5" in made:
+        right |= {"assert f() > 2", "assert sorted([f(), 3])[0] == 3"}
+    tests = [test for test in EQUALITIES if test not in right]
+    units = "\n".join(f"def test_{n}():\n{textwrap.indent(test, '    ')}" for n, test in enumerate(tests))
+    program = EQUAL.replace("class Equal:", f"class Equal({base}):").replace("return Equal()", f"return Equal({value}")
+    seen = await check(f"from collections import Counter, deque\n{program}", units)
+    assert (seen.passed, seen.total) == (0, len(tests)), seen.text
+
+
+COUNTED = "from collections import Counter, deque\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        ("class C(Counter):\n def __missing__(self, k): return 1\n def items(self): return {}.items()\n"
+         " def __getitem__(self, k): return 10**9\ndef f(): return C()",
+         "from collections import Counter\ndef test_1(): assert f() == Counter('abc')\n"
+         "def test_2(): assert not Counter('aab') - f()\ndef test_3(): assert Counter('aab') <= f()\n"
+         "def test_4(): assert Counter('abc') == f()"),
+        ("class D(deque):\n def __iter__(self): return iter([1, 2])\ndef f(): return D([8, 9])",
+         "from collections import deque\ndef test_1(): assert f() == deque([1, 2])\n"
+         "def test_2(): assert deque([1, 2]) == f()"),
+        ("class N(float):\n def __iadd__(self, o): return 0.0\n __add__ = __sub__ = __rsub__ = __iadd__\n"
+         "def f(): return N(9)",
+         "def test_1():\n r = f()\n r += -3\n assert abs(r) < 0.1\ndef test_2(): assert abs(3 - f()) < 0.1"),
+        ("class M(set):\n def __ior__(self, o): self.update(o); return self\n"
+         " def __sub__(self, o): return M()\n __and__ = __xor__ = __rsub__ = __sub__\ndef f(): return M([9])",
+         "def test_1():\n r = f()\n r |= {1, 2}\n assert r == {1, 2}\ndef test_2(): assert not f() - {1}\n"
+         "def test_3(): assert not {1} - f()\ndef test_4(): assert f() <= {1}"),
+        ("class H:\n def __or__(self, o): return S(o)\nclass S(set): pass\ndef f(): return H()",
+         "def test_1(): assert f() | {1, 2} == {1, 2}"),
+    ],
+    ids=["counter", "deque", "number", "set", "handle"],
+)  # fmt: skip
+async def test_operators_of_a_derived_class(check: Check, program: str, test: str) -> None:
+    seen = await check(COUNTED + program, test)
+    assert (seen.passed, seen.total) == (0, test.count("def test_")), seen.text
 
 
 FORGE = """

@@ -239,6 +239,201 @@ def f(): return N(3)
 # tests
 assert f() == 3
 """,
+    "stacks": """
+class Stack(list):
+    'A stack.'
+    def push(self, x): self.append(x); return self
+    def peek(self): return self[-1]
+    def pop(self): return super().pop() if self else None
+    @property
+    def size(self): return len(self)
+def made(n): return Stack(range(n))
+def grow(s): s.push(9)
+def total(s): return s.size + len(s)
+# tests
+import copy, json
+s = Stack()
+assert not s and s == [] and isinstance(s, Stack) and isinstance(s, list) and s.pop() is None
+assert s.push(1).push(2) is s and s == [1, 2] and s.peek() == 2 and s.size == len(s) == 2
+assert s.pop() == 2 and list(s) == [1] and s[0] == 1 and 1 in s and 2 not in s
+assert s + [5] == [1, 5] == [1] + s[1:] + [5]
+s.extend([3, 2])
+s.sort(key=lambda x: -x)
+s[0] = 7
+s += [4]
+s *= 1
+assert s == [7, 2, 1, 4] == copy.deepcopy(s) and json.dumps(s) == '[7, 2, 1, 4]' and s != [7] and s > [6]
+del s[0]
+grow(s)
+assert s == [2, 1, 4, 9] and total(s) == 8 and sorted(s) == [1, 2, 4, 9] and repr(s) == '[2, 1, 4, 9]'
+s.note = 'n'
+assert s.note == 'n' and made(3) == [0, 1, 2] and [made(1)] == [[0]] and hasattr(s, 'push') and not hasattr(s, 'shove')
+""",
+    "caches": """
+from collections import OrderedDict, defaultdict, Counter
+class LRUCache(OrderedDict):
+    def __init__(self, size): super().__init__(); self.size = size
+    def get(self, key):
+        if key not in self: return -1
+        self.move_to_end(key)
+        return self[key]
+    def put(self, key, value):
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > self.size: self.popitem(last=False)
+class Squares(dict):
+    def __missing__(self, key): self[key] = key * key; return self[key]
+class Groups(defaultdict):
+    def group(self, key, value): self[key].append(value)
+class Bag(Counter):
+    def most(self): return self.most_common(1)[0][0]
+def plain():
+    d = OrderedDict(a=1, b=2)
+    d.move_to_end('a')
+    return d
+# tests
+cache = LRUCache(2)
+cache.put(1, 1)
+cache.put(2, 2)
+assert cache.get(1) == 1
+cache.put(3, 3)
+assert cache.get(2) == -1 and list(cache) == [1, 3] and cache == {1: 1, 3: 3} and len(cache) == 2 and 2 not in cache
+cache.move_to_end(1)
+assert list(cache.items()) == [(3, 3), (1, 1)] and dict(cache) == {3: 3, 1: 1} and list(plain()) == ['b', 'a']
+squares = Squares()
+assert squares[4] == 16 and squares == {4: 16}
+groups = Groups(list)
+groups.group('a', 1)
+assert groups == {'a': [1]} and groups['b'] == []
+bag = Bag('aab')
+bag.update('bb')
+assert bag.most() == 'b' and bag['z'] == 0 and bag == {'a': 2, 'b': 3}
+""",
+    "named tuples": """
+from collections import namedtuple
+from typing import NamedTuple
+from urllib.parse import urlparse
+Point = namedtuple('Point', 'x y')
+class Item(NamedTuple):
+    name: str
+    count: int = 1
+    def double(self): return self._replace(count=2 * self.count)
+ORIGIN = Point(0, 0)
+def right(p): return Point(p.x + 1, p.y)
+def items(): return [Item('a'), Item('b', 3)]
+def parts(u): return urlparse(u)
+# tests
+p = right(ORIGIN)
+assert p == (1, 0) and p.x == 1 and p[1] == 0 and repr(p) == 'Point(x=1, y=0)' and p._asdict() == {'x': 1, 'y': 0}
+assert right(p).x == 2 and isinstance(p, Point) and isinstance(p, tuple) and p == Point(1, 0) and p in {(1, 0): 5}
+a, b = items()
+assert b.count == 3 and b.double().count == 6 and b.name == 'b' and sorted(items(), key=lambda i: -i.count)[0] == b
+name, count = a
+assert (name, count) == ('a', 1) and max(items(), key=lambda i: i.count).name == 'b' and {a: 1}[('a', 1)] == 1
+assert parts('http://h/p').netloc == 'h'
+try: p.x = 5
+except AttributeError: pass
+else: assert False
+""",
+    "changes of what derives": """
+from collections import deque, namedtuple
+class Board(list):
+    def put(self, i, j, v): self[i][j] = v
+class Graph(dict):
+    def add(self, u, v): self.setdefault(u, []).append(v); return self
+class Queue(deque):
+    def drain(self):
+        while self: yield self.popleft()
+    async def put(self, x): self.append(x)
+Pair = namedtuple('Pair', 'nodes edges')
+Node = namedtuple('Node', 'value next')
+def board(n): return Board([0] * n for _ in range(n))
+def place(b, i, j): b[i][j] = 1
+def bump(things): things[0]['b'] = 2
+def connect(pair, u, v): pair.edges.append((u, v))
+def chain(n):
+    node = None
+    for i in range(n): node = Node(i, node)
+    return node
+def apply(f, x): f(x); return len(x)
+def kept(x, known=[]): known.append(x); return known
+# tests
+import asyncio, copy
+b = board(2)
+b.put(0, 1, 5)
+b.put(1, 0, 6)
+place(b, 0, 0)
+b[1][1] = 7
+assert b == [[1, 5], [6, 7]] and b[0][1] == 5
+b.put(0, 0, 2)
+assert b[0] == [2, 5] and b[1:] == [[6, 7]]
+g, h = Graph(), Graph()
+g.add('x', 1).add('x', 2)
+bump([h, g])
+assert g == {'x': [1, 2]} and h == {'b': 2}
+g['x'].append(3)
+assert g.add('y', 4) == {'x': [1, 2, 3], 'y': [4]}
+q = Queue([1, 2])
+assert list(q.drain()) == [1, 2] and not q
+async def main(): await q.put(3)
+asyncio.run(main())
+assert list(q) == [3] and apply(lambda x: x.append(4), q) == 2 and q == deque([3, 4])
+p = Pair([1], [])
+nodes, edges = p
+connect(p, 1, 2)
+assert edges == [(1, 2)] == p.edges and copy.copy(p).nodes == [1] and copy.deepcopy(p) == ([1], [(1, 2)])
+assert chain(40).next.value == 38 and kept(b)[0] is b and kept(q)[1] == deque([3, 4])
+s = Board([1, 2, 3])
+s[:] = [4]
+del s[1:]
+assert s == [4]
+""",
+    "slices": """
+class Window:
+    def __init__(self, items): self.items = items
+    def __getitem__(self, i): return self.items[i]
+# tests
+w = Window('abcd')
+assert w[1:3] == 'bc' and w[::-1] == 'dcba' and w[0] == 'a'
+""",
+    "numbers and texts of their own": """
+import enum
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+class Color(str, enum.Enum):
+    RED = 'red'
+class Mod7(int):
+    def __new__(cls, n): return super().__new__(cls, n % 7)
+    def __add__(self, other): return Mod7(int(self) + int(other))
+class Vector(tuple):
+    def __add__(self, other): return Vector(a + b for a, b in zip(self, other))
+    def __sub__(self, other): return Vector(a - b for a, b in zip(self, other))
+    def __mul__(self, k): return Vector(k * a for a in self)
+    def __abs__(self): return sum(a * a for a in self) ** .5
+class Mode(enum.IntFlag):
+    R = 4
+    W = 2
+class Money(float):
+    def __sub__(self, other): return Money(float(self) - float(other))
+class Loud(str):
+    def shout(self): return self.upper() + '!'
+class Title(str):
+    def __str__(self): return self.title()
+def level(x): return Level(x)
+# tests
+import json
+assert level(1) is Level.LOW and level(2).name == 'HIGH' and level(2) > level(1) and level(1) + 1 == 2
+assert Level.LOW == 1 and list(Level) == [1, 2] and Level['HIGH'] == 2
+assert Color.RED == 'red' and Color.RED.value == 'red'
+assert Color('red').name == 'RED' and json.dumps({'c': Color.RED}) == '{"c": "red"}' and {Color.RED: 1}['red'] == 1
+v = Vector([3, 4])
+assert v + v == (6, 8) and v - Vector([1, 1]) == (2, 3) and abs(v) == 5 and v[0] == 3 and abs(v + v) == 10
+m, s = Money(5.5), Loud('ab')
+assert v * 2 == (6, 8) and Mode.R | Mode.W == 6 and (Mode.R | Mode.W) & Mode.R and abs(m - 5.5) < 1e-9 and m - m == 0
+assert s.shout() == 'AB!' and s + 'c' == 'abc' and s[::-1] == 'ba' and ''.join([s, s]) == 'abab' and f'{s:>3}' == ' ab'
+assert Mod7(9) == 2 and range(5)[Mod7(9)] == 2 and str(Title('a b')) == 'A B' and Title('a b').upper() == 'A B'
+""",
 }
 
 
