@@ -170,7 +170,8 @@ class Container:
         while True:
             await asyncio.sleep(ASK_S)
             told = await asyncio.to_thread(self.engine.used, self.name)
-            self._told = told or self._told
+            if told is not None and told.cpu_s >= self._told.cpu_s:  # of one that has ended it tells zeros
+                self._told = told
 
     def read(self) -> CpuReading:
         """See `Cell.read`; what the engine told last, where the container's cgroups cannot be seen."""

@@ -19,7 +19,7 @@ from typing import Any, cast
 import pytest
 
 from ponder.errors import NoSandbox, UnknownName
-from ponder.records import Limits, Usage
+from ponder.records import CpuReading, Limits, Usage
 from ponder.sandboxes import nearest, open_sandbox
 from ponder.sandboxes.containers import engines
 from ponder.sandboxes.containers.cells import Container, Demux
@@ -324,6 +324,26 @@ async def test_an_engine_out_of_sight() -> None:
         assert bills[0].cpu_s >= 1
     finally:
         await sandbox.close()
+
+
+async def test_what_an_engine_told_is_not_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a container that has ended an engine tells zeros."""
+    monkeypatch.setattr("ponder.sandboxes.containers.cells.ASK_S", 0.0)
+    told = [CpuReading(user_s=1.0, method="rusage"), CpuReading(method="rusage"), None]
+
+    all_told = threading.Event()
+
+    class Teller:
+        def used(self, _: str) -> CpuReading | None:
+            if not told:
+                all_told.set()
+            return told.pop(0) if told else None
+
+    container = Container(cast("Engine", Teller()), "name", Limits())
+    container.begin(Limits())
+    assert await asyncio.to_thread(all_told.wait, 10)
+    assert container.read().cpu_s == 1.0
+    container.hang_up()
 
 
 @pytest.mark.real
