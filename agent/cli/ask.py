@@ -38,7 +38,7 @@ CORE_HELP = (
     "transformers:FOLDER, or cassette:FILE (replay of --record FILE)."
 )
 VALUE_HELP = "What a right answer is worth, in CPU seconds: the learned stop weighs it."
-RISK_HELP = "Of what a full search gets right, lose at most this share by stopping early (0.1: 10%)."
+RISK_HELP = "Of what a full search gets right, lose at most this share by stopping early (0.1, or 10%)."
 SAMPLES_HELP = "Branches at most; by default 16 of auto, 6 or 8 of the others."
 PRICE_HELP = "What a CPU second of this tool (core, python, browser) counts, instead of 1; may be repeated."
 
@@ -63,7 +63,7 @@ def ask(
         typer.Option(help="How to search: auto (default), best-of-n, self-consistency, revision, mcts or ab-mcts."),
     ] = None,
     value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
-    risk: Annotated[float | None, typer.Option(help=RISK_HELP)] = None,
+    risk: Annotated[float | None, typer.Option(help=RISK_HELP, parser=share, metavar="SHARE")] = None,
     price: Annotated[list[str] | None, typer.Option(metavar="TOOL=X", help=PRICE_HELP)] = None,
     samples: Annotated[int | None, typer.Option("-n", "--samples", min=1, max=64, help=SAMPLES_HELP)] = None,
     tools: Annotated[str, typer.Option(help="Tools the core may use, comma-separated.")] = "python,browser",
@@ -131,6 +131,14 @@ def _budget(
     except ValidationError as error:
         why = f"a budget must be a number greater than zero ({_words(error)})"
         raise UsageError(why, fix="leave it out for none") from error
+
+
+def share(text: str) -> float:
+    """Return a share that is written as 0.05 or as 5%. Raises BadParameter."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no share: write 0.05 or 5%") from None
 
 
 def prices_of(texts: list[str]) -> Prices:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from ponder.cli.ask import CORE_HELP, PRICE_HELP, RISK_HELP, SAMPLES_HELP, VALUE_HELP, prices_of
+from ponder.cli.ask import CORE_HELP, PRICE_HELP, RISK_HELP, SAMPLES_HELP, VALUE_HELP, prices_of, share
 from ponder.cli.output import make_console, note, print_json
 from ponder.errors import UsageError
 from ponder.records import Budget
@@ -50,7 +50,7 @@ def bench(
     families: Annotated[str | None, typer.Option(help="Of reasoning_gym or open_ended, comma-separated.")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=32, help="Tasks at once, on one engine.")] = 1,
     value: Annotated[float | None, typer.Option(help=VALUE_HELP)] = None,
-    risk: Annotated[float | None, typer.Option(help=RISK_HELP)] = None,
+    risk: Annotated[float | None, typer.Option(help=RISK_HELP, parser=share, metavar="SHARE")] = None,
     price: Annotated[list[str] | None, typer.Option(metavar="TOOL=X", help=PRICE_HELP)] = None,
     budget_cpu: Annotated[float | None, typer.Option(help="CPU seconds of each task, at most.")] = None,
     out: Annotated[

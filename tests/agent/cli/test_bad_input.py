@@ -48,6 +48,14 @@ def test_bad_url(capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert url in complaint(capsys, ["ask", "q", "--url", url], 2)
 
 
+@pytest.mark.parametrize(
+    ("risk", "told"),
+    [("0%", "between 0 and 1"), ("nan", "between 0 and 1"), ("a fifth", "write 0.05 or 5%"), ("%", "write 0.05 or 5%")],
+)
+def test_bad_risk(capsys: pytest.CaptureFixture[str], risk: str, told: str) -> None:
+    assert told in complaint(capsys, ["ask", "q", "--risk", risk], 2)
+
+
 def test_bad_host(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a b" in complaint(capsys, ["ask", "q", "--allow-host", "a b"], 2)
 
