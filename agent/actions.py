@@ -49,6 +49,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\{([^{}]*)\}")
 _SIGNS = {r"\times": "\u00d7", r"\cdot": "\u00b7", r"\div": "\u00f7"}
 _HASHES = re.compile(r"^####[ \t]*([^\n]+)$", re.MULTILINE)
+_JSON = re.compile(r"(?:```|~~~)[ \t]*json[ \t]*\n(.*?)\n?[ \t]*(?:```|~~~)", re.DOTALL | re.IGNORECASE)
 _REF = re.compile(r"\[?(?:ref=)?((?:f\d+)?e\d+)\b\]?")
 _DUNDER = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 _TAG = re.compile(
@@ -190,12 +191,21 @@ def _call(mark: re.Match[str], thought: str) -> Action | None:
 
 
 def _said_in_passing(text: str) -> Action | None:
-    """Return an answer in the words of other trainings: the last box, `#### 4`, or "the answer is 4"."""
+    """Return an answer in the way of other trainings: the last box, `#### 4`, "the answer is 4", a JSON block alone."""
     for pattern in (_BOXED, _HASHES, _SAID):
         found = list(pattern.finditer(text))
         if found and (said := bare(found[-1].group(1).strip().removesuffix("."))):
             return Answer(text=_without_latex(said), thought=text[: found[-1].start()].strip())
-    return None
+    block = _JSON.fullmatch(text.strip())
+    return Answer(text=block[1].strip()) if block and _is_json(block[1]) else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _without_latex(said: str) -> str:
