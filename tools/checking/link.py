@@ -7,7 +7,6 @@ from one compares as its base does (`derived.py`). What is no literal comes back
 from __future__ import annotations
 
 import _thread
-import builtins
 import sys
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
@@ -15,8 +14,8 @@ from itertools import islice
 from ponder.tools.checking.changes import BadData, can_change, merge, refill
 from ponder.tools.checking.data import BASES, MAX_NODES, Decoder, Encoder, dumps, loads
 from ponder.tools.checking.derived import Derived, derived
-from ponder.tools.checking.errors import PLACES, text_of
-from ponder.tools.checking.stubs import CannotCompare, CannotCross, ClassHandle, Handle, Stub, awaited, refusal
+from ponder.tools.checking.raised import Raised, is_builtin, is_judged, members
+from ponder.tools.checking.stubs import CannotCross, ClassHandle, Handle, Stub, awaited, refusal
 from ponder.tools.checking.wire import MESSAGE_BYTES, Channel, Gone
 
 TYPE_CHECKING = False
@@ -27,8 +26,6 @@ if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` t
 
 STEPS = ("__next__", "next", "__anext__")
 """Operations that may end an iteration."""
-
-EXCEPTION_DEPTH = 20
 
 
 class Link:
@@ -45,9 +42,7 @@ class Link:
         self._asked: Derived | None = None
         self._callbacks: list[Callable[..., Any]] = []
         self._callback_numbers: dict[int, int] = {}
-        self._errors: dict[int, type[BaseException]] = {}
-        self._raised: list[BaseException] = []
-        self._crossed: list[BaseException] = []
+        self.raised = Raised(self.decode)
         self.gone: str | None = None
         """Why the program cannot be asked any more."""
         self.failed: BaseException | None = None
@@ -116,7 +111,7 @@ class Link:
         raise Gone(self.gone)
 
     def _result(self, payload: bytes, marked: list[Any], held: Collection[int], operation: str) -> Any:
-        reply = _members(loads(payload))
+        reply = members(loads(payload))
         decoder = Decoder(self._decode_other, list(marked))
         printed = reply.get("p", "")
         if type(printed) is not str:
@@ -130,12 +125,7 @@ class Link:
             sys.stdout.write(printed)
         if "v" in reply:
             return value
-        error = self._error(reply.get("x"))
-        if isinstance(error, StopIteration | StopAsyncIteration) and operation not in STEPS:
-            # It would silently end a loop of the tests.
-            error = RuntimeError(f"the program raised {type(error).__name__}")
-        self._crossed.append(error)
-        raise error
+        raise self.raised.crossed(reply.get("x"), ends_iteration=operation in STEPS)
 
     # --- arguments --------------------------------------------------------------------------------------------
 
@@ -160,10 +150,10 @@ class Link:
         if isinstance(value, Handle):
             return ["h", _number(value)]
         if isinstance(value, type) and issubclass(value, BaseException):
-            number = next((number for number, kind in self._errors.items() if kind is value), None)
+            number = self.raised.number_of(value)
             if number is not None:
                 return ["h", number]
-            if _is_builtin(value):
+            if is_builtin(value):
                 return ["E", value.__name__]
         if callable(value):
             return ["k", self._callback(value), str(getattr(value, "__name__", type(value).__name__))[:100]]
@@ -187,13 +177,13 @@ class Link:
     def _called_back(self, payload: bytes) -> bytes:
         """Call a function of the tests for the program; return the answer."""
         try:
-            request = _members(loads(payload))
+            request = members(loads(payload))
             decoder = Decoder(self._decode_other)
             number = request.get("k")
             if type(number) is not int or not 0 <= number < len(self._callbacks):
                 raise BadData("a call of no function of ours")
             args = [decoder.decode(part) for part in request["a"]]
-            keywords = {str(key): decoder.decode(part) for key, part in _members(request["w"]).items()}
+            keywords = {str(key): decoder.decode(part) for key, part in members(request["w"]).items()}
         except (BadData, KeyError, TypeError) as error:
             self.gone = f"what the program passed to a function of the test cannot be read: {error}"
             raise Gone(self.gone) from None
@@ -207,18 +197,9 @@ class Link:
         except Gone:
             raise
         except BaseException as error:
-            return self._own_error(error)
-
-    def _own_error(self, error: BaseException) -> bytes:
-        """Encode an exception of the tests; the text of a failed assertion may tell what was expected, and stays."""
-        self._raised.append(error)
-        judged = isinstance(error, AssertionError | CannotCompare)
-        if judged and self.failed is None and not any(error is other for other in self._crossed):
-            self.failed = error
-        kind = next((kind for kind in type(error).__mro__ if _is_builtin(kind)), Exception)
-        known = next((number for number, other in self._errors.items() if other is type(error)), None)
-        return dumps({"n": len(self._raised) - 1, "c": kind.__name__ if known is None else known,
-                      "s": "" if judged else text_of(error)})  # fmt: skip
+            if is_judged(error) and self.failed is None and not self.raised.is_crossed(error):
+                self.failed = error
+            return dumps(self.raised.encode(error))
 
     # --- results ----------------------------------------------------------------------------------------------
 
@@ -229,7 +210,7 @@ class Link:
             kind = self._class(data[2])  # before what it holds, which may be of the same class
             return self._derived_one(data[1], kind, decode(data[3]))
         if data[0] == "e":
-            return self._error_class(data, 0)
+            return self.raised.class_of(data)
         raise BadData("an array with an unknown tag")
 
     def handle(self, data: list[Json]) -> Any:
@@ -275,54 +256,6 @@ class Link:
             raise refusal(next(arg for arg in args if isinstance(arg, Handle)), f"`{operation}`")
         return Handle(self, _number(value), object.__getattribute__(value, "_ponder_label"), computed=True)
 
-    def is_crossed(self, error: BaseException | None) -> bool:
-        """Return whether the program raised this exception."""
-        return any(error is other for other in self._crossed)
-
-    def _error(self, data: Json) -> BaseException:
-        data = _members(data)
-        number = data.get("n")
-        if type(number) is int and 0 <= number < len(self._raised):
-            return self._raised[number]
-        kind, text, args = self._error_class(data.get("c"), 0), data.get("s"), data.get("a")
-        if type(text) is not str or not (args is None or type(args) is list):
-            raise BadData("an exception that is none")
-        decoder = Decoder(self._decode_other)
-        values = None if args is None else [decoder.decode(part) for part in args]
-        attributes = {name: decoder.decode(part) for name, part in _members(data.get("d", {})).items()}
-        try:
-            error = kind(*values) if values is not None else kind(text)
-        except Exception:  # a class that wants other arguments than it keeps
-            error = kind.__new__(kind, *(values or [text]))
-        if kind.__module__ != "builtins":
-            error.__dict__.update({name: value for name, value in attributes.items() if name.isidentifier()})
-            error.__dict__["_ponder_text"] = text
-        lines = data.get("p", [])
-        if type(lines) is list:
-            error.__dict__[PLACES] = [line[:300] for line in lines[:4] if type(line) is str]
-        return error
-
-    def _error_class(self, data: Json, depth: int) -> type[BaseException]:
-        """Return the builtin class of that name, a loaded class of the standard library, or one that is made here."""
-        if type(data) is str:
-            found = getattr(builtins, data, None)
-            if isinstance(found, type) and issubclass(found, BaseException):
-                return found
-        if type(data) is not list or len(data) != 5 or data[0] != "e" or depth > EXCEPTION_DEPTH:
-            raise BadData("an exception class that is none")
-        _, number, name, module, bases = data
-        if type(number) is not int or type(name) is not str or type(module) is not str or type(bases) is not list:
-            raise BadData("an exception class that is none")
-        if number not in self._errors:
-            parents = tuple(self._error_class(base, depth + 1) for base in bases)
-            known = None
-            if module.partition(".")[0] in sys.stdlib_module_names and module in sys.modules:
-                known = vars(sys.modules[module]).get(name)
-            real = isinstance(known, type) and issubclass(known, BaseException)
-            self._errors[number] = known if real else _make_error(name, parents)  # type: ignore[assignment]
-        return self._errors[number]
-
-
 def _number(stub: Stub) -> int:
     number: int = object.__getattribute__(stub, "_ponder_id")
     return number
@@ -340,26 +273,3 @@ def why_gone(kind: bytes, payload: bytes) -> str:
     """Return what a message says that comes instead of an answer."""
     known = kind in (b"L", b"D", b"X")
     return payload.decode("utf-8", "replace") if known else "the program's side sent a message out of turn"
-
-
-def _make_error(name: str, parents: tuple[type[BaseException], ...]) -> type[BaseException]:
-    space = {"__module__": "solution", "__str__": _text_over_there}
-    try:
-        return type(name, parents or (Exception,), dict(space))
-    except TypeError:
-        return type(name, (Exception,), dict(space))
-
-
-def _text_over_there(error: BaseException) -> str:
-    text = error.__dict__.get("_ponder_text")
-    return text if type(text) is str else Exception.__str__(error)
-
-
-def _is_builtin(kind: type) -> bool:
-    return getattr(builtins, kind.__name__, None) is kind
-
-
-def _members(data: Json) -> dict[str, Json]:
-    if type(data) is not dict:
-        raise BadData("no object where one should be")
-    return data

@@ -29,7 +29,7 @@ from ponder.tools.checking.units import Unit, Verdict
 from ponder.tools.checking.wire import HEAD
 
 SHARED = ("changes", "data", "errors", "wire")
-SIDES = {"program": ("program", "objects", *SHARED), "tests": ("tests", "link", "stubs", "derived", *SHARED)}
+SIDES = {"program": ("program", "objects", *SHARED), "tests": ("tests", "link", "stubs", "derived", "raised", *SHARED)}
 """The modules that each side needs."""
 
 SHARE = 0.85

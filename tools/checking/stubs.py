@@ -121,7 +121,7 @@ class Handle(Stub):  # its documentation is that of the object over there, so it
         if error is None:
             _ask(self, "exit")
             return False
-        crossed = object.__getattribute__(self, "_ponder_link").is_crossed(error)
+        crossed = object.__getattribute__(self, "_ponder_link").raised.is_crossed(error)
         swallowed = _ask(self, "exit", kind if crossed else AssertionError, text_of(error) if crossed else "")
         return crossed and swallowed is True
 
