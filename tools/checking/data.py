@@ -40,11 +40,6 @@ TYPES: dict[str, type] = {
 }  # fmt: skip
 """Types that cross by name, to be passed to a function or compared with `type(x)`."""
 
-BASES: tuple[Any, ...] = (
-    Counter, OrderedDict, dict, list, set, deque, bytearray, tuple, frozenset, str, bytes, int, float, complex,
-)  # fmt: skip
-"""Builtin classes that those of a program may derive from; the more special ones first."""
-
 EXACT = frozenset(map(id, TYPES.values()))
 """By identity, since a metaclass may not be hashable."""
 

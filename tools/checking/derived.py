@@ -1,20 +1,20 @@
 """What stands for objects of a program's classes that derive from a builtin one. Sent into the tests' sandbox.
 
-`class Stack(list)`, a named tuple, an `IntEnum`: tests may take them for what they derive from, and for more. One holds
-here what it holds over there, and what its base does it does here, by that: compare above all. Over there it is asked
-for what its class adds, and for what its class does otherwise, comparing and computing with literals aside. What it
-holds is brought up to date on both sides whenever an operation has to do with it.
+`class Stack(list)`, a named tuple, an `IntEnum`: tests may take them for what they derive from, and for more. What they
+hold crosses, and by that they are compared here. One that cannot change is a value here, which is asked over there for
+what its class adds. A container stays over there: it is a handle that knows what it held when it was last used.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import operator
+from collections import Counter
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
-from ponder.tools.checking.changes import MUTABLE, can_change, refill
-from ponder.tools.checking.data import BASES
+from ponder.tools.checking.changes import plain
 from ponder.tools.checking.stubs import Handle, Stub, refusal
+from ponder.tools.checking.wire import Gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` takes milliseconds
@@ -23,55 +23,96 @@ if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` t
     from ponder.tools.checking.link import Link
 
 ASKED = frozenset((
-    "__str__", "__repr__", "__format__", "__getitem__", "__setitem__", "__delitem__", "__len__", "__bool__", "__iter__",
-    "__next__", "__reversed__", "__call__", "__enter__", "__exit__", "__await__", "__aenter__", "__aexit__",
-    "__aiter__", "__anext__", "__int__", "__float__", "__complex__", "__index__", "__round__",
+    "__getitem__", "__len__", "__bool__", "__iter__", "__next__", "__reversed__", "__call__", "__enter__", "__exit__",
+    "__await__", "__aenter__", "__aexit__", "__aiter__", "__anext__", "__int__", "__float__", "__complex__",
+    "__index__", "__round__",
 ))  # fmt: skip
-"""Special methods that are asked for over there where the class has its own, as those of handles are."""
+"""Special methods of a value that are asked for over there where its class has its own, as those of handles are."""
 
+TELLING = {"__repr__": "repr", "__str__": "str", "__format__": "format"}
 OPERATORS = {f"__{reflected}{name.rstrip('_')}__": (name, bool(reflected)) for reflected in ("", "r") for name in (
     "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and_", "or_",
     "xor",
 )} | {f"__{name}__": (name, False) for name in ("neg", "pos", "invert", "abs")}  # fmt: skip
 """By special method the operator, and whether its operands are swapped."""
 
-SCALING = ("mul", "truediv", "floordiv", "mod")
-OVERRIDDEN = (list, dict, deque, tuple)
-"""Bases whose methods a class may have in another way. What a text or a set says of a literal is judged here."""
+BY_NAME: dict[str, Callable[..., Any]] = {
+    "__iter__": iter, "__len__": len, "__bool__": bool, "__reversed__": reversed,
+}  # fmt: skip
+COMPARING = ("__lt__", "__le__", "__gt__", "__ge__")
+LOCAL = ("__iter__", "__len__", "__bool__", "__reversed__", "__getitem__")
+READING = ("keys", "items", "values", "get", "count", "index", "isdisjoint", "issubset", "issuperset")
+"""What a container does by what it held, where its class has nothing of its own for it."""
 
 
-class Derived(Stub):
-    """Mixed with a builtin class; see `derived`."""
+class Value(Stub):
+    """Mixed with a builtin class whose objects cannot change; see `value_of`."""
 
     _ponder_link: Link | None = None
     """None: made by a method of the base, so that nobody over there knows it."""
+    _ponder_computed = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return _ask(self, name)
+        return _asked(self, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        object.__getattribute__(self, "_ponder_link").ask("setattr", (self, name, value))
-
-    def __delattr__(self, name: str) -> None:
-        object.__getattribute__(self, "_ponder_link").ask("delattr", (self, name))
+        _linked(self, name).ask("setattr", (self, name, value))
 
     def __copy__(self) -> Any:
-        return plain(self) if isinstance(self, MUTABLE) else self
+        return self
 
-    def __deepcopy__(self, known: Any) -> Any:
-        import copy
-
-        return copy.deepcopy(plain(self), known) if can_change(self) else self
+    def __deepcopy__(self, _: Any) -> Any:
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be pickled as what it holds."""
         return (plain, (plain(self),))
 
 
-def derived(link: Link, number: int, label: str, names: frozenset[str], contents: Any) -> Any:
-    """Return what stands for an object over there.
+def _shown_class(container: Any) -> type:
+    """Return the builtin class that a container passes for; a Counter compares in Python, and would ask."""
+    base: type = object.__getattribute__(container, "_ponder_base")
+    return dict if base is Counter else base
+
+
+class Container(Handle):
+    """A handle of something that derives from a builtin container; see `container_of`."""
+
+    __slots__ = ("_ponder_base", "_ponder_held")
+    __class__ = property(_shown_class)
+    __hash__ = Handle.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or bool(held(self) == held(other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __contains__(self, value: object) -> bool:
+        return value in held(self)
+
+    def __copy__(self) -> Any:
+        return _linked(self, "__copy__").ask("copy", (self,))
+
+    def __deepcopy__(self, _: Any) -> Any:
+        return _linked(self, "__deepcopy__").ask("deepcopy", (self,))
+
+
+def _linked(stub: Any, name: str) -> Link:
+    link: Link | None = object.__getattribute__(stub, "_ponder_link")
+    if link is None:
+        raise AttributeError(f"{type(stub).__name__!r} object has no attribute {name!r}")
+    return link
+
+
+def _asked(stub: Any, name: str) -> Any:
+    return _linked(stub, name).ask("getattr", (stub, name))
+
+
+def value_of(link: Link, number: int, label: str, names: frozenset[str], contents: Any) -> Any:
+    """Return what stands for an object over there that cannot change.
 
     Args:
         label: its class's name.
@@ -79,69 +120,126 @@ def derived(link: Link, number: int, label: str, names: frozenset[str], contents
         contents: what it holds, as an exact builtin object.
     """
     base: Any = type(contents)
-    kind: Any = _class_of(base, label, names)
-    made = kind.__new__(kind) if base in MUTABLE or base is Counter else base.__new__(kind, contents)
-    for name, value in (("link", link), ("id", number), ("label", label), ("computed", False)):
+    made = base.__new__(_value_class(base, label, names), contents)
+    for name, value in (("link", link), ("id", number), ("label", label)):
         object.__setattr__(made, f"_ponder_{name}", value)
-    if base is deque:
-        deque.__init__(made, (), contents.maxlen)
-    if isinstance(contents, MUTABLE):
-        refill(made, contents)
     return made
 
 
-def plain(value: Any) -> Any:
-    """Return what a derived object holds as an exact builtin one, without asking."""
-    base = next(kind for kind in BASES if isinstance(value, kind))
-    if isinstance(value, deque):
-        return deque(deque.__iter__(value), value.maxlen)
-    if isinstance(value, MUTABLE):
-        made = base()
-        refill(made, value)
-        return made
-    if isinstance(value, tuple | frozenset):
-        return base(base.__iter__(value))
-    return base.__getitem__(value, slice(None)) if isinstance(value, str | bytes) else base.__pos__(value)
+def container_of(link: Link, number: int, label: str, names: frozenset[str], contents: Any) -> Container:
+    """Return what stands for a container over there; see `value_of` for the arguments."""
+    base: Any = type(contents)
+    made: Container = _container_class(base, names)(link, number, label)
+    object.__setattr__(made, "_ponder_base", base)
+    keep(made, contents)
+    return made
+
+
+def keep(container: Container, contents: Any) -> None:
+    """Note what a container holds; None: it may be something else now."""
+    object.__setattr__(container, "_ponder_held", contents)
+
+
+def held(one: Any) -> Any:
+    """Return what a container holds, as an exact builtin object; anything else is itself."""
+    if not isinstance(one, Container):
+        return one
+    contents = object.__getattribute__(one, "_ponder_held")
+    if contents is None:
+        contents = _linked(one, "contents").ask("contents", (one,))
+        if type(contents) is not object.__getattribute__(one, "_ponder_base"):
+            raise refusal(one, "a comparison")
+        keep(one, contents)
+    return contents
 
 
 @cache
-def _class_of(base: type, label: str, names: frozenset[str]) -> type:
-    space: dict[str, Any] = {"__module__": "solution", "__doc__": property(partial(_ask, name="__doc__"))}
-    for name in names if base is not Counter else ():  # whose comparing is written in Python: it would ask
+def _value_class(base: type, label: str, names: frozenset[str]) -> type:
+    space: dict[str, Any] = {"__module__": "solution", "__doc__": property(lambda self: _asked(self, "__doc__"))}
+    for name in names:
         if name in OPERATORS:
             space[name] = _operator(base, name)
-        elif name in ASKED and not (name == "__iter__" and base is deque):  # by which it is compared
-            space[name] = vars(Handle)[name]
-        elif not name.startswith("__") and hasattr(base, name) and base in OVERRIDDEN:
-            space[name] = property(partial(_ask, name=name))
-    if issubclass(base, MUTABLE) and hasattr(base, "copy"):
-        space["copy"] = property(partial(_ask, name="copy"))
-    return type(label, (Derived, base), space)
+        elif name in TELLING:
+            space[name] = _telling(base, name)
+        elif name in ASKED:
+            space[name] = _asking(base, name)
+        elif base is tuple and not name.startswith("__") and hasattr(base, name):  # a part that is called `count`
+            space[name] = property(lambda self, name=name: _asked(self, name))  # type: ignore[misc]
+    return type(label, (Value, base), space)
+
+
+@cache
+def _container_class(base: type, names: frozenset[str]) -> type:
+    space: dict[str, Any] = {"__slots__": (), "__doc__": property(lambda self: _asked(self, "__doc__"))}
+    space |= {name: _operator(base, name) for name in OPERATORS} | {name: _telling(base, name) for name in TELLING}
+    space |= {name: _by_what_it_holds(name) for name in (*COMPARING, *LOCAL) if name not in names & {*LOCAL}}
+    for name in READING:
+        if hasattr(base, name) and (name not in names or base is set):  # what is asked of a set judges it
+            space[name] = property(lambda self, name=name: getattr(held(self), name))  # type: ignore[misc]
+    for name in ("__iadd__", "__imul__"):
+        if name not in names and hasattr(base, "__imul__"):
+            space[name] = _in_place(name.strip("_"))
+    return type("Container", (Container,), space)
+
+
+def _by_what_it_holds(name: str) -> Callable[..., Any]:
+    function = BY_NAME.get(name) or getattr(operator, name.strip("_"))
+    return lambda self, *others: function(held(self), *map(held, others))
+
+
+def _in_place(operation: str) -> Callable[..., Any]:
+    """Return a special method that changes a container as its base does."""
+
+    def change(self: Any, other: object) -> Any:
+        if _linked(self, operation).ask(operation, (self, other)) is not self:
+            raise refusal(self, f"`{operation}`")
+        return self
+
+    return change
+
+
+def _asking(base: type, name: str) -> Callable[..., Any]:
+    """Return a special method that asks over there; where nobody knows the value there, it is the base's."""
+    asked, own = vars(Handle)[name], getattr(base, name, None)
+
+    def method(self: Any, *args: Any) -> Any:
+        if own is None or object.__getattribute__(self, "_ponder_link") is not None:
+            return asked(self, *args)
+        return own(self, *args)
+
+    return method
+
+
+def _telling(base: type, name: str) -> Callable[..., str]:
+    """Return a special method that gives a text, whatever happens: it may stand in what a failed assertion says."""
+    own: Callable[..., str] = getattr(base, name)
+
+    def tell(self: Any, *args: Any) -> str:
+        link = object.__getattribute__(self, "_ponder_link")
+        if link is None:
+            return own(self, *args)
+        try:
+            return str.__str__(link.ask(TELLING[name], (self, *args)))
+        except Gone:
+            raise
+        except BaseException as error:
+            return f"<{type(self).__name__} whose {TELLING[name]} fails with {type(error).__name__}>"
+
+    return tell
 
 
 def _operator(base: type, name: str) -> Callable[..., Any]:
-    """Return a special method: over there among objects of the program, here with literals, which may be expected.
-
-    A row may be asked for so many times itself: what comes is a row, too, and no number that was told.
-    """
+    """Return a special method: over there among objects of the program, here with literals, which may be expected."""
     own = getattr(base, name, None)
     operation, swapped = OPERATORS[name]
 
     def compute(self: Any, *others: Any) -> Any:
-        link = object.__getattribute__(self, "_ponder_link")
-        scaled = operation in SCALING and base in (list, tuple) and all(type(one) in (int, float) for one in others)
-        if link is not None and (scaled or all(isinstance(other, Stub) for other in others)):
-            found = link.ask(operation, (*others, self) if swapped else (self, *others))
-            if scaled and not isinstance(found, list | tuple):
-                raise refusal(self, f"`{operation}`")
-            return found
-        return own(self, *others) if own is not None else NotImplemented
+        stubs = [one for one in (self, *others) if isinstance(one, Stub)]
+        if any(object.__getattribute__(one, "_ponder_computed") for one in stubs):
+            raise refusal(self, f"`{operation}` with what an operator gave")
+        links = [object.__getattribute__(one, "_ponder_link") for one in stubs]
+        if len(stubs) == 1 + len(others) and all(links):
+            return links[0].ask(operation, (*others, self) if swapped else (self, *others))
+        return own(held(self), *map(held, others)) if own is not None else NotImplemented
 
     return compute
-
-
-def _ask(stub: Any, name: str) -> Any:
-    link = object.__getattribute__(stub, "_ponder_link")
-    if link is None:
-        raise AttributeError(f"{type(stub).__name__!r} object has no attribute {name!r}")
-    return link.ask("getattr", (stub, name))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import _thread
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
-from ponder.tools.checking.changes import BadData, can_change, merge, refill
-from ponder.tools.checking.data import BASES, MAX_NODES, Decoder, Encoder, dumps, loads
-from ponder.tools.checking.derived import Derived, derived
+from ponder.tools.checking.changes import BASES, BadData, can_change, refill
+from ponder.tools.checking.data import MAX_NODES, Decoder, Encoder, dumps, loads
+from ponder.tools.checking.derived import Container, Value, container_of, keep, value_of
 from ponder.tools.checking.raised import Raised, is_builtin, is_judged, members
 from ponder.tools.checking.stubs import CannotCross, ClassHandle, Handle, Stub, awaited, refusal
 from ponder.tools.checking.wire import MESSAGE_BYTES, Channel, Gone
@@ -35,11 +36,11 @@ class Link:
         self._channel = channel
         self._asking = _thread.RLock()
         self._handles: dict[int, Handle] = {}
-        self._derived: dict[int, Derived] = {}
+        self._derived: dict[int, Value | Container] = {}
         self._classes: dict[int, tuple[str, frozenset[str]]] = {}
-        self._owners: dict[int, Derived] = {}
+        self._owners: dict[int, Container] = {}
         """By the number of a method, an iterator or a coroutine, the container that it may change."""
-        self._asked: Derived | None = None
+        self._asked: Container | None = None
         self._callbacks: list[Callable[..., Any]] = []
         self._callback_numbers: dict[int, int] = {}
         self.raised = Raised(self.decode)
@@ -57,23 +58,25 @@ class Link:
         """
         with self._asking:
             marked: list[Any] = []
-            met: dict[int, Derived] = {}
+            met: list[Container] = []
             encoder = self._encoder(met, marked=marked)
             try:
                 values = [encoder.encode(part) for part in args]
                 named = {key: encoder.encode(part) for key, part in (keywords or {}).items()}
-                first = next(part for part in args if isinstance(part, Stub))
-                asked = first if isinstance(first, Derived) else self._owners.get(_number(first))
-                held = self._held(met if asked is None else {**met, _number(asked): asked})
-                request = dumps({"o": operation, "a": values, "w": named, "s": list(held.items())})
+                request = dumps({"o": operation, "a": values, "w": named})
             except BadData as error:
                 raise CannotCross(f"an argument cannot be passed to the program: {error}") from None
             if len(request) > MESSAGE_BYTES:
                 raise CannotCross(f"the arguments are too large: {len(request)} bytes as text")
+            first = next(part for part in args if isinstance(part, Stub))
+            asked = first if isinstance(first, Container) else self._owners.get(_number(first))
+            met += [asked] if asked is not None else []
+            _forget(met)
             payload = self._converse(request)
+            _forget(met)  # what a function of the tests has seen of them meanwhile
             self._asked = asked
             try:
-                return self._result(payload, marked, held, operation)
+                return self._result(payload, marked, operation)
             except BadData as error:
                 self.gone = f"what the program returned cannot be read: {error}"
                 raise Gone(self.gone) from None
@@ -83,18 +86,6 @@ class Link:
     def decode(self, data: Json) -> Any:
         """Return a value that the program named. Raises BadData."""
         return Decoder(self._decode_other).decode(data)
-
-    def _held(self, met: dict[int, Derived]) -> dict[int, Json]:
-        """Return what these containers hold, and those in them: so they are over there before an operation."""
-        found: dict[int, Json] = {}
-        waiting = dict(met)
-        while waiting:
-            number, one = waiting.popitem()
-            if number not in found and can_change(one):
-                inner: dict[int, Derived] = {}
-                found[number] = self._encoder(inner).contents(one)
-                waiting.update(inner)
-        return found
 
     def _converse(self, request: bytes) -> bytes:
         """Send a request; serve the program's calls of our functions until its answer comes."""
@@ -110,17 +101,18 @@ class Link:
                 self.gone = why_gone(kind, payload)
         raise Gone(self.gone)
 
-    def _result(self, payload: bytes, marked: list[Any], held: Collection[int], operation: str) -> Any:
+    def _result(self, payload: bytes, marked: list[Any], operation: str) -> Any:
         reply = members(loads(payload))
         decoder = Decoder(self._decode_other, list(marked))
-        printed = reply.get("p", "")
-        if type(printed) is not str:
-            raise BadData("output that is none")
-        value = decoder.decode(reply["v"]) if "v" in reply else None
-        for number, contents in _updates(reply.get("u", []), range(len(marked))):
-            refill(marked[number], decoder.decode(contents))
-        for number, contents in _updates(reply.get("s", []), held):
-            merge(self._derived[number], decoder.decode(contents))
+        updates, printed = reply.get("u", []), reply.get("p", "")
+        if type(updates) is not list or type(printed) is not str:
+            raise BadData("updates that are none")
+        renewing = Decoder(partial(self._decode_other, renew=True), decoder.marked)
+        value = renewing.decode(reply["v"]) if "v" in reply else None
+        for update in updates:
+            if type(update) is not list or type(update[0]) is not int or not 0 <= update[0] < len(marked):
+                raise BadData("updates that are none")
+            refill(marked[update[0]], decoder.decode(update[1]))
         if printed:
             sys.stdout.write(printed)
         if "v" in reply:
@@ -129,26 +121,23 @@ class Link:
 
     # --- arguments --------------------------------------------------------------------------------------------
 
-    def _encoder(self, met: dict[int, Derived] | None = None, *, marked: list[Any] | None = None) -> Encoder:
+    def _encoder(self, met: list[Container] | None = None, *, marked: list[Any] | None = None) -> Encoder:
         """Return an encoder of values of the tests.
 
         Args:
-            met: derived objects that it comes upon are put here, by number.
+            met: containers of the program that it comes upon are put here.
         """
 
         def own(value: object, _: Callable[[], Json]) -> Json | None:
-            if not isinstance(value, Derived) or value._ponder_link is None:
+            if not isinstance(value, Stub) or object.__getattribute__(value, "_ponder_link") is None:
                 return None
-            number = _number(value)
-            if met is not None:
-                met[number] = value
-            return ["h", number]
+            if isinstance(value, Container) and met is not None:
+                met.append(value)
+            return ["h", _number(value)]
 
         return Encoder(self._encode_other, own=own, marked=marked)
 
     def _encode_other(self, value: object) -> Json:
-        if isinstance(value, Handle):
-            return ["h", _number(value)]
         if isinstance(value, type) and issubclass(value, BaseException):
             number = self.raised.number_of(value)
             if number is not None:
@@ -178,7 +167,7 @@ class Link:
         """Call a function of the tests for the program; return the answer."""
         try:
             request = members(loads(payload))
-            decoder = Decoder(self._decode_other)
+            decoder = Decoder(partial(self._decode_other, renew=True))
             number = request.get("k")
             if type(number) is not int or not 0 <= number < len(self._callbacks):
                 raise BadData("a call of no function of ours")
@@ -189,8 +178,7 @@ class Link:
             raise Gone(self.gone) from None
         try:
             value = self._callbacks[number](*args, **keywords)
-            held = self._held({_number(part): part for part in args if isinstance(part, Derived)})
-            answer = dumps({"v": self._encoder().encode(value), "s": list(held.items())})
+            answer = dumps({"v": self._encoder().encode(value)})
             if len(answer) > MESSAGE_BYTES:
                 raise CannotCross("what a function of the test returned is too large")
             return answer
@@ -203,12 +191,12 @@ class Link:
 
     # --- results ----------------------------------------------------------------------------------------------
 
-    def _decode_other(self, data: list[Json], decode: Callable[[Json], Any]) -> object:
+    def _decode_other(self, data: list[Json], decode: Callable[[Json], Any], *, renew: bool = False) -> object:
         if data[0] == "h" and len(data) == 4:
             return self.handle(data)
         if data[0] == "O" and len(data) == 4:
             kind = self._class(data[2])  # before what it holds, which may be of the same class
-            return self._derived_one(data[1], kind, decode(data[3]))
+            return self._derived_one(data[1], kind, decode(data[3]), renew=renew)
         if data[0] == "e":
             return self.raised.class_of(data)
         raise BadData("an array with an unknown tag")
@@ -235,19 +223,26 @@ class Link:
         self._classes[number] = (label if label.isidentifier() else "Object", frozenset(names))
         return self._classes[number]
 
-    def _derived_one(self, number: Json, kind: tuple[str, frozenset[str]], contents: Any) -> Derived:
-        """Return what stands for an object that derives from a builtin one: the same whenever it is the same object."""
+    def _derived_one(
+        self, number: Json, kind: tuple[str, frozenset[str]], contents: Any, *, renew: bool
+    ) -> Value | Container:
+        """Return what stands for an object that derives from a builtin one: the same whenever it is the same object.
+
+        Args:
+            renew: take what it holds now, if it is known already: it is a result, or was passed to a function.
+        """
         if type(number) is not int or type(contents) not in BASES:
             raise BadData("an object that is none")
-        if number not in self._derived:
-            self._derived[number] = derived(self, number, *kind, contents)
-            return self._derived[number]
-        known = self._derived[number]
+        known = self._derived.get(number)
+        if known is None:
+            make = container_of if can_change(contents) else value_of
+            made: Value | Container = make(self, number, *kind, contents)
+            return self._derived.setdefault(number, made)
         if not isinstance(known, type(contents)):
             raise BadData("an object that changed its kind")
-        if can_change(known):
-            merge(known, contents)
-        return self._derived[number]
+        if renew and isinstance(known, Container):
+            keep(known, contents)
+        return known
 
     def computed(self, operation: str, args: tuple[Any, ...]) -> Any:
         """Return what an operator gives. A literal it may not be: the operands are what it would be compared with."""
@@ -261,12 +256,9 @@ def _number(stub: Stub) -> int:
     return number
 
 
-def _updates(data: Json, known: Collection[int]) -> Iterator[tuple[int, Json]]:
-    """Return numbers and contents of containers. Raises BadData: they are none, or of others than were asked about."""
-    for update in data if type(data) is list else [None]:
-        if type(update) is not list or len(update) != 2 or type(update[0]) is not int or update[0] not in known:
-            raise BadData("updates that are none")
-        yield update[0], update[1]
+def _forget(containers: Sequence[Container]) -> None:
+    for one in containers:
+        keep(one, None)
 
 
 def why_gone(kind: bytes, payload: bytes) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import builtins
 import types
 from collections.abc import Callable
+from functools import partial
 
-from ponder.tools.checking.changes import BadData
-from ponder.tools.checking.data import BASES, MAX_NODES, Encoder
+from ponder.tools.checking.changes import BASES, BadData
+from ponder.tools.checking.data import MAX_NODES, Encoder
 from ponder.tools.checking.errors import SHOWN, places, text_of
 
 TYPE_CHECKING = False
@@ -35,24 +36,12 @@ class Objects:
         self.numbers: dict[int, int] = {}
         self.callbacks: dict[int, Callable[..., Any]] = {}
         self.sources: dict[str, str] = {}
-        self.told: set[int] = set()
-        """Classes that the message at hand tells about."""
         self._callback = callback
         self._own: dict[int, tuple[type, list[str] | None]] = {}
 
     def encoder(self, *, known: dict[int, int] | None = None, max_nodes: int = MAX_NODES) -> Encoder:
-        return Encoder(self.encode_other, own=self.encode_own, known=known, max_nodes=max_nodes)
-
-    def held(self, value: object) -> Json:
-        """Return what a derived object holds, as the tests encode it."""
-        return Encoder(self._reference, own=self._own_reference).contents(value)
-
-    def _reference(self, value: object) -> Json:
-        found = self.encode_other(value)
-        return found[:2] if type(found) is list and found[0] == "h" else found
-
-    def _own_reference(self, value: object, _: Callable[[], Json]) -> Json | None:
-        return None if self._names(type(value)) is None else ["h", self.number_of(value)]
+        own = partial(self.encode_own, set[int]())
+        return Encoder(self.encode_other, own=own, known=known, max_nodes=max_nodes)
 
     def number_of(self, value: object) -> int:
         number = self.numbers.get(id(value))
@@ -71,18 +60,20 @@ class Objects:
                 return self.encoder().encode(plain)
         return self.encode_handle(value)
 
-    def encode_own(self, value: object, as_base: Callable[[], Json]) -> Json | None:
+    def encode_own(self, told: set[int], value: object, as_base: Callable[[], Json]) -> Json | None:
         """Encode an object of a class of the program's that derives from a builtin one: number, class, what it holds.
 
-        A class is told about once in a message: its name, and what it does otherwise than its base, or besides.
+        Args:
+            told: classes that this encoder has told about: their names, and what they do otherwise than their bases.
+            as_base: encodes it as what it derives from.
         """
         kind = type(value)
         names = self._names(kind)
         if names is None:
             return None
         about: Json = self.number_of(kind)
-        if about not in self.told:
-            self.told.add(about)
+        if about not in told:
+            told.add(about)
             about = [about, kind.__name__, names]
         return ["O", self.number_of(value), about, as_base()]
 
@@ -141,22 +132,25 @@ class Objects:
 def own_names(kind: type) -> list[str] | None:
     """Return what a class of the program's does otherwise than the builtin one that it derives from, or besides.
 
-    None for one that derives from none, or is not the program's: it crosses as its base. A tuple with names for its
-    parts is taken for the program's, wherever its class is from.
+    None for one that derives from none, does nothing of its own, or is not the program's: it crosses as its base. A
+    tuple with names for its parts is taken for the program's, wherever its class is from.
     """
     base = next((base for base in BASES if issubclass(kind, base)), None)
-    if base is None or not (kind.__module__ == OWN_MODULE or (base is tuple and hasattr(kind, "_fields"))):
+    named = base is tuple and hasattr(kind, "_fields")
+    if base is None or not (kind.__module__ == OWN_MODULE or named):
         return None
     own = [each for each in kind.__mro__ if each not in base.__mro__]
-    names = {name for each in own for name in vars(each) if hasattr(base, name) or name.startswith("__")}
+    names = {name for each in own for name in vars(each)}
+    if not any(vars(each).keys() - COMMON for each in own if each.__module__ == OWN_MODULE or named):
+        return None
     if hasattr(kind, "__missing__"):
         names.add("__getitem__")
-    return sorted(names - COMMON)
+    return sorted(name for name in names - COMMON if hasattr(base, name) or name.startswith("__"))
 
 
 COMMON = frozenset((
     "__annotations__", "__dict__", "__doc__", "__eq__", "__firstlineno__", "__getattribute__", "__getnewargs__",
-    "__hash__", "__init__", "__match_args__", "__module__", "__ne__", "__new__", "__orig_bases__", "__qualname__",
+    "__hash__", "__match_args__", "__module__", "__ne__", "__new__", "__orig_bases__", "__qualname__",
     "__reduce_ex__", "__slots__", "__static_attributes__", "__weakref__",
 ))  # fmt: skip
 """Names that any class may have, and nothing is asked by."""

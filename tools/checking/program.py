@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import _thread
 import builtins
+import copy
 import io
 import operator
 import sys
 import types
 from collections.abc import Callable
 
-from ponder.tools.checking.changes import BadData, changed, copied, merge
+from ponder.tools.checking.changes import BadData, changed, copied, plain
 from ponder.tools.checking.data import (
     ALIASES,
     OPEN_MODULES,
@@ -169,19 +170,15 @@ class _Child:
     def serve_call(self, payload: bytes) -> None:
         """Do one operation and send its result, with what became of the mutable arguments."""
         reply: dict[str, Json]
-        self.objects.told.clear()  # what an earlier message told may not have arrived
         decoder = Decoder(self.objects.decode_other)
         before: list[Any] = []
         known: dict[int, int] = {}
-        held: dict[int, Json] = {}
         try:
             request = loads(payload)
-            self.bring_up_to_date(request["s"])
             args = [decoder.decode(part) for part in request["a"]]
             keywords = {name: decoder.decode(part) for name, part in request["w"].items()}
             before = [copied(part) for part in decoder.marked]
             known = {id(part): number for number, part in enumerate(decoder.marked)}
-            held = {number: self.objects.held(self.objects.known[number]) for number, _ in request["s"]}
             value = self.operation(request["o"])(*args, **keywords)
             reply = {"v": self.result(value, known)}
         except BaseException as error:
@@ -192,22 +189,10 @@ class _Child:
                 for number, (part, old) in enumerate(zip(decoder.marked, before, strict=False))
                 if changed(part, old)
             ]
-            reply["s"] = [
-                [number, self.objects.encoder(known=known).contents(self.objects.known[number])]
-                for number, old in held.items()
-                if self.objects.held(self.objects.known[number]) != old
-            ]
         except BaseException as error:
             reply = {"x": self.objects.encode_error(error)}
         reply["p"] = self.printed.take()
         self.send_reply(reply)
-
-    def bring_up_to_date(self, held: list[Json]) -> None:
-        """Give derived objects what the tests' side holds of them, where that is something else."""
-        for number, data in held:
-            own = self.objects.known[number]
-            if self.objects.held(own) != data:
-                merge(own, Decoder(self.objects.decode_other).decode(data))
 
     def result(self, value: object, known: dict[int, int]) -> Json:
         try:
@@ -260,7 +245,6 @@ class _Child:
                     self.serve_call(payload)
             reply = loads(payload)
             if "n" not in reply:
-                self.bring_up_to_date(reply["s"])
                 return Decoder(self.objects.decode_other).decode(reply["v"])
             error = self.error_of(reply)
             raise error
@@ -300,9 +284,12 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     )},
     **{name: getattr(operator, name) for name in (
         "index", "getitem", "setitem", "delitem", "neg", "pos", "invert", "add", "sub", "mul", "truediv", "floordiv",
-        "mod", "matmul", "and_", "or_", "xor", "lshift", "rshift",
+        "mod", "matmul", "and_", "or_", "xor", "lshift", "rshift", "iadd", "imul",
     )},
     "exit": _exit,
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "contents": plain,
     "is_instance": lambda kind, value: isinstance(value, kind),
     "is_subclass": lambda kind, value: issubclass(value, kind),
 }  # fmt: skip

@@ -5,7 +5,7 @@ crosses are operations on the program's objects, and literals (`data.py`). This 
 
 Covered: whatever the program does in its own sandbox (exits, patches, forged messages, a driver that it took over)
 is an answer to a question at most. It sees no test and no expected value; it answers only when asked, once; its answers
-become exact builtin objects in the tests' sandbox, or derive from them there and compare as they do (`derived.py`), and
+become exact builtin objects in the tests' sandbox, or what compares there as they do (`derived.py`), and
 it alone gives the verdict.
 
 Not covered: what a test leaves to the program. A test that asks the program's own function whether a result is right,

@@ -111,8 +111,31 @@ COUNTED = "from collections import Counter, deque\n"
          "def test_3(): assert not {1} - f()\ndef test_4(): assert f() <= {1}"),
         ("class H:\n def __or__(self, o): return S(o)\nclass S(set): pass\ndef f(): return H()",
          "def test_1(): assert f() | {1, 2} == {1, 2}"),
+        ("class X(int):\n def __repr__(self): raise KeyboardInterrupt\n __str__ = __format__ = __repr__\n"
+         "def f(fn):\n try: fn(X(99))\n except BaseException: pass",
+         "import unittest\ndef told(x): assert x == 3\ndef said(x): assert x == 3, f'got {x}'\n"
+         "def test_1(): f(told)\ndef test_2(): f(said)\n"
+         "def test_3(): f(lambda x: unittest.TestCase().assertEqual(x, 3))"),
+        ("class X(list):\n def __repr__(self): raise KeyboardInterrupt\n __str__ = __format__ = __repr__\n"
+         "def f(fn):\n try: fn(X([99]))\n except BaseException: pass",
+         "def told(x): assert x == [3]\ndef said(x): assert x == [3], f'got {x}'\n"
+         "def test_1(): f(told)\ndef test_2(): f(said)"),
+        ("class T(tuple):\n def __truediv__(self, o): return T((1.0,))\n __mul__ = __mod__ = __truediv__\n"
+         " def __float__(self): return 1.0\n def __round__(self, n=0): return 1.0\n def __abs__(self): return 0.0\n"
+         "def f(): return T((1.0,))",
+         "import math\ndef test_1(): assert math.isclose(f() / 120, 1)\ndef test_2(): assert round(f() / 120, 6) == 1\n"
+         "def test_3(): assert math.isclose(f() * 4, 1)\ndef test_4(): assert abs(f() * 3) < 0.1"),
+        ("class D(float):\n def __sub__(self, o): return 0.0\nclass H:\n def __add__(self, o): return self\n"
+         "class S(set):\n def __sub__(self, o): return set()\n def more(self): pass\n"
+         "def f(): return D(7)\ndef g(): return H()\ndef s(): return S([9])",
+         "def test_1(): assert abs(f() - (g() + 3)) < 0.1\ndef test_2(): assert not s() - type(s())([1, 2])"),
+        ("class L(list):\n def more(self): pass\nR = L()\ndef encode(s): return R\ndef decode(x):\n told = list(x)\n"
+         " R[:] = told\n x.append(R)\n return ''.join(c * n for c, n in told)",
+         "def test_1():\n r = encode('aab')\n assert decode([('a', 2), ('b', 1)]) == 'aab'\n"
+         " assert r == [('a', 2), ('b', 1)]"),
     ],
-    ids=["counter", "deque", "number", "set", "handle"],
+    ids=["counter", "deque", "number", "set", "handle", "failing text", "failing text of a list", "scaled", "computed",
+         "later"],
 )  # fmt: skip
 async def test_operators_of_a_derived_class(check: Check, program: str, test: str) -> None:
     seen = await check(COUNTED + program, test)
