@@ -2,7 +2,8 @@
 
 `class Stack(list)`, a named tuple, an `IntEnum`: tests may take them for what they derive from, and for more. What they
 hold crosses, and by that they are compared here. One that cannot change is a value here, which is asked over there for
-what its class adds. A container stays over there: it is a handle that knows what it held when it was last used.
+what its class adds. A container stays over there: it is a handle that knows what it held when it was last used, and
+what is in it is a copy, as with any handle. A class that adds nothing crosses as its base, a literal.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` t
 
     from ponder.tools.checking.link import Link
 
+CONTENTS = "contents"
+"""The operation that tells what a container holds."""
+
 ASKED = frozenset((
     "__getitem__", "__len__", "__bool__", "__iter__", "__next__", "__reversed__", "__call__", "__enter__", "__exit__",
     "__await__", "__aenter__", "__aexit__", "__aiter__", "__anext__", "__int__", "__float__", "__complex__",
@@ -39,10 +43,21 @@ OPERATORS = {f"__{reflected}{name.rstrip('_')}__": (name, bool(reflected)) for r
 BY_NAME: dict[str, Callable[..., Any]] = {
     "__iter__": iter, "__len__": len, "__bool__": bool, "__reversed__": reversed,
 }  # fmt: skip
+CHEAP = ("__len__", "__bool__", "__getitem__")
+"""What is asked for where it is not known what a container holds now."""
+
 COMPARING = ("__lt__", "__le__", "__gt__", "__ge__")
 LOCAL = ("__iter__", "__len__", "__bool__", "__reversed__", "__getitem__")
-READING = ("keys", "items", "values", "get", "count", "index", "isdisjoint", "issubset", "issuperset")
+READING = ("keys", "items", "values", "get", "count", "index")
 """What a container does by what it held, where its class has nothing of its own for it."""
+
+CHANGING = frozenset((
+    "add", "clear", "copy", "difference_update", "discard", "intersection_update", "pop", "remove",
+    "symmetric_difference_update", "update",
+))  # fmt: skip
+"""Methods of sets that are asked for; the others judge what they are given, and so are the base's."""
+
+IN_PLACE = ("__iadd__", "__imul__", "__ior__", "__iand__", "__isub__", "__ixor__")
 
 
 class Value(Stub):
@@ -73,7 +88,7 @@ class Value(Stub):
 
 def _shown_class(container: Any) -> type:
     """Return the builtin class that a container passes for; a Counter compares in Python, and would ask."""
-    base: type = object.__getattribute__(container, "_ponder_base")
+    base = base_of(container)
     return dict if base is Counter else base
 
 
@@ -84,11 +99,11 @@ class Container(Handle):
     __class__ = property(_shown_class)
     __hash__ = Handle.__hash__
 
-    def __eq__(self, other: object) -> bool:
-        return self is other or bool(held(self) == held(other))
+    def __eq__(self, other: object) -> Any:
+        return self is other or held(self) == held(other)
 
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+    def __ne__(self, other: object) -> Any:
+        return self is not other and held(self) != held(other)
 
     def __contains__(self, value: object) -> bool:
         return value in held(self)
@@ -98,6 +113,10 @@ class Container(Handle):
 
     def __deepcopy__(self, _: Any) -> Any:
         return _linked(self, "__deepcopy__").ask("deepcopy", (self,))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be pickled as what it holds."""
+        return (plain, (held(self),))
 
 
 def _linked(stub: Any, name: str) -> Link:
@@ -121,7 +140,7 @@ def value_of(link: Link, number: int, label: str, names: frozenset[str], content
     """
     base: Any = type(contents)
     made = base.__new__(_value_class(base, label, names), contents)
-    for name, value in (("link", link), ("id", number), ("label", label)):
+    for name, value in (("link", link), ("id", number), ("label", label), ("base", base)):
         object.__setattr__(made, f"_ponder_{name}", value)
     return made
 
@@ -129,7 +148,7 @@ def value_of(link: Link, number: int, label: str, names: frozenset[str], content
 def container_of(link: Link, number: int, label: str, names: frozenset[str], contents: Any) -> Container:
     """Return what stands for a container over there; see `value_of` for the arguments."""
     base: Any = type(contents)
-    made: Container = _container_class(base, names)(link, number, label)
+    made: Container = _container_class(base, label, names)(link, number, label)
     object.__setattr__(made, "_ponder_base", base)
     keep(made, contents)
     return made
@@ -141,16 +160,27 @@ def keep(container: Container, contents: Any) -> None:
 
 
 def held(one: Any) -> Any:
-    """Return what a container holds, as an exact builtin object; anything else is itself."""
+    """Return what a container holds, as an exact builtin object; anything else is itself. Raises CannotCompare."""
     if not isinstance(one, Container):
         return one
     contents = object.__getattribute__(one, "_ponder_held")
     if contents is None:
-        contents = _linked(one, "contents").ask("contents", (one,))
-        if type(contents) is not object.__getattribute__(one, "_ponder_base"):
-            raise refusal(one, "a comparison")
+        try:
+            contents = _linked(one, CONTENTS).ask(CONTENTS, (one,))
+        except Gone:
+            raise
+        except BaseException:  # it may not take the place of a failed assertion
+            contents = ...
         keep(one, contents)
+    if type(contents) is not base_of(one):
+        raise refusal(one, "a comparison")
     return contents
+
+
+def base_of(stub: Value | Container) -> type:
+    """Return the builtin class that an object derives from."""
+    base: type = object.__getattribute__(stub, "_ponder_base")
+    return base
 
 
 @cache
@@ -169,22 +199,29 @@ def _value_class(base: type, label: str, names: frozenset[str]) -> type:
 
 
 @cache
-def _container_class(base: type, names: frozenset[str]) -> type:
+def _container_class(base: type, label: str, names: frozenset[str]) -> type:
     space: dict[str, Any] = {"__slots__": (), "__doc__": property(lambda self: _asked(self, "__doc__"))}
     space |= {name: _operator(base, name) for name in OPERATORS} | {name: _telling(base, name) for name in TELLING}
     space |= {name: _by_what_it_holds(name) for name in (*COMPARING, *LOCAL) if name not in names & {*LOCAL}}
-    for name in READING:
-        if hasattr(base, name) and (name not in names or base is set):  # what is asked of a set judges it
+    judging = {name for name in dir(base) if name[0] != "_"} - CHANGING if base is set else set[str]()
+    for name in judging | {name for name in READING if hasattr(base, name)} - names:
+        if base is not tuple:
             space[name] = property(lambda self, name=name: getattr(held(self), name))  # type: ignore[misc]
-    for name in ("__iadd__", "__imul__"):
-        if name not in names and hasattr(base, "__imul__"):
+    for name in IN_PLACE:
+        if name not in names and hasattr(base, name):
             space[name] = _in_place(name.strip("_"))
-    return type("Container", (Container,), space)
+    return type(label, (Container,), space)
 
 
 def _by_what_it_holds(name: str) -> Callable[..., Any]:
     function = BY_NAME.get(name) or getattr(operator, name.strip("_"))
-    return lambda self, *others: function(held(self), *map(held, others))
+
+    def act(self: Any, *others: Any) -> Any:
+        if name in CHEAP and object.__getattribute__(self, "_ponder_held") is None:
+            return vars(Handle)[name](self, *others)
+        return function(held(self), *map(held, others))
+
+    return act
 
 
 def _in_place(operation: str) -> Callable[..., Any]:
@@ -240,6 +277,9 @@ def _operator(base: type, name: str) -> Callable[..., Any]:
         links = [object.__getattribute__(one, "_ponder_link") for one in stubs]
         if len(stubs) == 1 + len(others) and all(links):
             return links[0].ask(operation, (*others, self) if swapped else (self, *others))
+        if own is None and swapped:  # lists have no `__radd__`, since both sides are lists
+            function: Callable[..., Any] = divmod if operation == "divmod" else getattr(operator, operation)
+            return function(*map(held, others), plain(held(self)))
         return own(held(self), *map(held, others)) if own is not None else NotImplemented
 
     return compute

@@ -9,14 +9,15 @@ from __future__ import annotations
 import _thread
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 
 from ponder.tools.checking.changes import BASES, BadData, can_change, refill
 from ponder.tools.checking.data import MAX_NODES, Decoder, Encoder, dumps, loads
-from ponder.tools.checking.derived import Container, Value, container_of, keep, value_of
+from ponder.tools.checking.derived import CONTENTS, Container, Value, base_of, container_of, held, keep, value_of
 from ponder.tools.checking.raised import Raised, is_builtin, is_judged, members
-from ponder.tools.checking.stubs import CannotCross, ClassHandle, Handle, Stub, awaited, refusal
+from ponder.tools.checking.stubs import CannotCompare, CannotCross, ClassHandle, Handle, Stub, awaited, refusal
 from ponder.tools.checking.wire import MESSAGE_BYTES, Channel, Gone
 
 TYPE_CHECKING = False
@@ -40,7 +41,10 @@ class Link:
         self._classes: dict[int, tuple[str, frozenset[str]]] = {}
         self._owners: dict[int, Container] = {}
         """By the number of a method, an iterator or a coroutine, the container that it may change."""
+        self._forgotten: list[Container] = []
+        """Containers that may hold something else by now."""
         self._asked: Container | None = None
+        self._touched: set[int] = set()
         self._callbacks: list[Callable[..., Any]] = []
         self._callback_numbers: dict[int, int] = {}
         self.raised = Raised(self.decode)
@@ -71,17 +75,31 @@ class Link:
             first = next(part for part in args if isinstance(part, Stub))
             asked = first if isinstance(first, Container) else self._owners.get(_number(first))
             met += [asked] if asked is not None else []
-            _forget(met)
+            if operation != CONTENTS:
+                self._settle(met)
+            self._forget(met)
             payload = self._converse(request)
-            _forget(met)  # what a function of the tests has seen of them meanwhile
-            self._asked = asked
+            self._forget(met)  # what a function of the tests has seen of them meanwhile
+            self._asked, self._touched = asked, {_number(one) for one in met}
             try:
                 return self._result(payload, marked, operation)
             except BadData as error:
                 self.gone = f"what the program returned cannot be read: {error}"
                 raise Gone(self.gone) from None
             finally:
-                self._asked = None
+                self._asked, self._touched = None, set()
+
+    def _settle(self, but: Sequence[Container]) -> None:
+        """Have told what containers hold, but for these: later the program may know what they are compared with."""
+        waiting, self._forgotten = self._forgotten, list(but)
+        for one in waiting:
+            if not any(one is other for other in but):
+                with suppress(CannotCompare):
+                    held(one)
+
+    def _forget(self, containers: Sequence[Container]) -> None:
+        for one in containers:
+            keep(one, None)
 
     def decode(self, data: Json) -> Any:
         """Return a value that the program named. Raises BadData."""
@@ -135,9 +153,9 @@ class Link:
                 met.append(value)
             return ["h", _number(value)]
 
-        return Encoder(self._encode_other, own=own, marked=marked)
+        return Encoder(partial(self._encode_other, met), own=own, marked=marked)
 
-    def _encode_other(self, value: object) -> Json:
+    def _encode_other(self, met: list[Container] | None, value: object) -> Json:
         if isinstance(value, type) and issubclass(value, BaseException):
             number = self.raised.number_of(value)
             if number is not None:
@@ -148,9 +166,9 @@ class Link:
             return ["k", self._callback(value), str(getattr(value, "__name__", type(value).__name__))[:100]]
         if isinstance(value, Iterator):
             parts = list(islice(value, MAX_NODES + 1))
-            return ["I", self._encoder().encode(parts)]
+            return ["I", self._encoder(met).encode(parts)]
         if isinstance(value, type({}.keys()) | type({}.values()) | type({}.items())):
-            return self._encoder().encode(list(value))
+            return self._encoder(met).encode(list(value))
         raise CannotCross(
             f"an argument of type {type(value).__name__} cannot be passed to the program: only literals, functions "
             "and the program's own objects can"
@@ -178,7 +196,10 @@ class Link:
             raise Gone(self.gone) from None
         try:
             value = self._callbacks[number](*args, **keywords)
-            answer = dumps({"v": self._encoder().encode(value)})
+            met: list[Container] = []
+            answer = dumps({"v": self._encoder(met).encode(value)})
+            self._forgotten += met
+            self._forget(met)
             if len(answer) > MESSAGE_BYTES:
                 raise CannotCross("what a function of the test returned is too large")
             return answer
@@ -209,8 +230,8 @@ class Link:
         known = self._handles.get(number)
         if known is None:
             known = self._handles[number] = (ClassHandle if kind == "c" else Handle)(self, number, label[:100])
-        if self._asked is not None and kind != "c":
-            self._owners[number] = self._asked
+            if self._asked is not None and kind != "c":
+                self._owners[number] = self._asked
         return awaited(known) if kind == "w" else known
 
     def _class(self, about: Json) -> tuple[str, frozenset[str]]:
@@ -229,16 +250,18 @@ class Link:
         """Return what stands for an object that derives from a builtin one: the same whenever it is the same object.
 
         Args:
-            renew: take what it holds now, if it is known already: it is a result, or was passed to a function.
+            renew: it is a result, or was passed to a function. A container that the operation had to do with holds this
+                now; one that it had not stays what it was, and this is another that stands for the same.
         """
         if type(number) is not int or type(contents) not in BASES:
             raise BadData("an object that is none")
         known = self._derived.get(number)
-        if known is None:
+        if known is None or (isinstance(known, Container) and renew and number not in self._touched):
             make = container_of if can_change(contents) else value_of
             made: Value | Container = make(self, number, *kind, contents)
-            return self._derived.setdefault(number, made)
-        if not isinstance(known, type(contents)):
+            self._derived[number] = made
+            return made
+        if base_of(known) is not type(contents):
             raise BadData("an object that changed its kind")
         if renew and isinstance(known, Container):
             keep(known, contents)
@@ -251,14 +274,10 @@ class Link:
             raise refusal(next(arg for arg in args if isinstance(arg, Handle)), f"`{operation}`")
         return Handle(self, _number(value), object.__getattribute__(value, "_ponder_label"), computed=True)
 
+
 def _number(stub: Stub) -> int:
     number: int = object.__getattribute__(stub, "_ponder_id")
     return number
-
-
-def _forget(containers: Sequence[Container]) -> None:
-    for one in containers:
-        keep(one, None)
 
 
 def why_gone(kind: bytes, payload: bytes) -> str:

@@ -137,7 +137,7 @@ def own_names(kind: type) -> list[str] | None:
     """
     base = next((base for base in BASES if issubclass(kind, base)), None)
     named = base is tuple and hasattr(kind, "_fields")
-    if base is None or not (kind.__module__ == OWN_MODULE or named):
+    if base in (None, bytearray) or not (kind.__module__ == OWN_MODULE or named):
         return None
     own = [each for each in kind.__mro__ if each not in base.__mro__]
     names = {name for each in own for name in vars(each)}
@@ -150,7 +150,7 @@ def own_names(kind: type) -> list[str] | None:
 
 COMMON = frozenset((
     "__annotations__", "__dict__", "__doc__", "__eq__", "__firstlineno__", "__getattribute__", "__getnewargs__",
-    "__hash__", "__match_args__", "__module__", "__ne__", "__new__", "__orig_bases__", "__qualname__",
+    "__hash__", "__init__", "__match_args__", "__module__", "__ne__", "__new__", "__orig_bases__", "__qualname__",
     "__reduce_ex__", "__slots__", "__static_attributes__", "__weakref__",
 ))  # fmt: skip
 """Names that any class may have, and nothing is asked by."""

@@ -285,6 +285,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in (
         "index", "getitem", "setitem", "delitem", "neg", "pos", "invert", "add", "sub", "mul", "truediv", "floordiv",
         "mod", "matmul", "and_", "or_", "xor", "lshift", "rshift", "iadd", "imul",
+        "ior", "iand", "isub", "ixor",
     )},
     "exit": _exit,
     "copy": copy.copy,

@@ -13,9 +13,11 @@ import re
 import sys
 import time
 import types
+from collections.abc import Callable
 
 from ponder.tools.checking.changes import BadData
 from ponder.tools.checking.data import ALIASES, OPEN_MODULES, loads
+from ponder.tools.checking.derived import held
 from ponder.tools.checking.errors import TEST, describe, explain
 from ponder.tools.checking.link import Link, why_gone
 from ponder.tools.checking.wire import ENDING_S, HEAD, TALK_FD, TICK_MS, Channel, Gone, Stage, cpu_share_s, wait
@@ -179,7 +181,8 @@ def run_unit(source: str, function: str, program: dict[str, Any]) -> None:
     solution.__dict__["__getattr__"] = imported
     sys.modules["solution"] = solution
     tree = ast.parse(source, TEST)
-    names: dict[str, Any] = {"__name__": "test", "@explain": explain}
+    json.JSONEncoder.default = _json_default  # type: ignore[assignment, method-assign]
+    names: dict[str, Any] = {"__name__": "test", "@explain": explain, "@message": message}
     for name, value in visible_names(tree, source, program).items():
         try:
             names[name] = value.found(name) if isinstance(value, _Imported) else value
@@ -190,6 +193,16 @@ def run_unit(source: str, function: str, program: dict[str, Any]) -> None:
     exec(compile(explained, TEST, "exec", dont_inherit=True), names)
     if function:
         _call(names, function)
+
+
+def message(said: Callable[[], object]) -> object:
+    """Return what a failed assertion says; what fails in that does not take the assertion's place."""
+    try:
+        return str(said())
+    except Gone:
+        raise
+    except BaseException as error:
+        return f"its message fails with {type(error).__name__}"
 
 
 def visible_names(tree: ast.Module, source: str, program: dict[str, Any]) -> dict[str, Any]:
@@ -239,6 +252,18 @@ def _call(names: dict[str, Any], function: str) -> None:
         asyncio.run(outcome)
 
 
+def _json_default(_: json.JSONEncoder, value: object) -> Any:
+    """Return what a container of the program holds, as json writes a list's or a dict's subclass, too."""
+    contents = held(value)
+    if contents is value:
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return contents
+
+
+_HERE_ONLY = (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
+"""What means something else in a lambda."""
+
+
 class _Explain(ast.NodeTransformer):
     """Makes `assert a == b` say what both sides were; the sides are still evaluated once, in order."""
 
@@ -246,9 +271,12 @@ class _Explain(ast.NodeTransformer):
         self.source = source
 
     def visit_Assert(self, node: ast.Assert) -> Any:
-        """Rewrite an assert of one comparison or call; leave any other as it is."""
+        """Rewrite an assert of one comparison or call; of one that has a message, see to it that there is one."""
         text = ast.get_source_segment(self.source, node) or "assert"
         if node.msg is not None:
+            if not any(isinstance(part, _HERE_ONLY) for part in ast.walk(node.msg)):
+                nothing = ast.arguments([], [], None, [], [], None, [])
+                node.msg = ast.Call(_name("@message"), [ast.Lambda(nothing, node.msg)], [])
             return node
         test, before = node.test, []
         if isinstance(test, ast.Compare) and len(test.ops) == 1:

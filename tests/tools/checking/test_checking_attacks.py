@@ -120,6 +120,13 @@ COUNTED = "from collections import Counter, deque\n"
          "def f(fn):\n try: fn(X([99]))\n except BaseException: pass",
          "def told(x): assert x == [3]\ndef said(x): assert x == [3], f'got {x}'\n"
          "def test_1(): f(told)\ndef test_2(): f(said)"),
+        ("class X(list):\n def __len__(self): raise KeyError\n def more(self): pass\n"
+         "def f(fn):\n try: fn(X([9]))\n except BaseException: pass",
+         "def count(x): assert x == [1], f'got {len(x)}'\ndef test_1(): f(count)"),
+        ("class S(set):\n def more(self): pass\n symmetric_difference = lambda self, o: set()\n"
+         " difference = symmetric_difference\n intersection = lambda self, o: set(o)\ndef f(): return S([99])",
+         "def test_1(): assert not f().symmetric_difference({1, 2})\ndef test_2(): assert not f().difference({1})\n"
+         "def test_3(): assert f().intersection({1, 2}) == {1, 2}"),
         ("class T(tuple):\n def __truediv__(self, o): return T((1.0,))\n __mul__ = __mod__ = __truediv__\n"
          " def __float__(self): return 1.0\n def __round__(self, n=0): return 1.0\n def __abs__(self): return 0.0\n"
          "def f(): return T((1.0,))",
@@ -132,10 +139,12 @@ COUNTED = "from collections import Counter, deque\n"
         ("class L(list):\n def more(self): pass\nR = L()\ndef encode(s): return R\ndef decode(x):\n told = list(x)\n"
          " R[:] = told\n x.append(R)\n return ''.join(c * n for c, n in told)",
          "def test_1():\n r = encode('aab')\n assert decode([('a', 2), ('b', 1)]) == 'aab'\n"
+         " assert r == [('a', 2), ('b', 1)]\n"
+         "def test_2():\n r = encode('aab')\n len(r)\n r.more()\n assert decode([('a', 2), ('b', 1)]) == 'aab'\n"
          " assert r == [('a', 2), ('b', 1)]"),
     ],
-    ids=["counter", "deque", "number", "set", "handle", "failing text", "failing text of a list", "scaled", "computed",
-         "later"],
+    ids=["counter", "deque", "number", "set", "handle", "failing text", "failing text of a list", "message", "judging",
+         "scaled", "computed", "later"],
 )  # fmt: skip
 async def test_operators_of_a_derived_class(check: Check, program: str, test: str) -> None:
     seen = await check(COUNTED + program, test)

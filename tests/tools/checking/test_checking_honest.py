@@ -403,6 +403,40 @@ try: play(moves, 1, 2)
 except Illegal as e: assert e.args[0].x == 1
 assert moves == [(1, 2)] and moves[0].y == 2 and ORIGIN.x == 0 and GRID[7].x == 7 and each(lambda p: p.x) == 5
 """,
+    "what is used as its base": """
+from collections import Counter, namedtuple
+class Bag(Counter):
+    def top(self): return self.most_common(1)[0][0]
+class Grid(list):
+    def __init__(self, n): super().__init__([0] * n for _ in range(n))
+class Rows(list):
+    def total(self): return sum(map(sum, self))
+class Names(set):
+    def joined(self): return ','.join(sorted(self))
+Graph = namedtuple('Graph', 'nodes edges')
+BAG = Bag('aab')
+def bag(): return BAG
+def total(g): return sum(map(sum, g))
+def rows(): return Rows([[1], [2, 3]])
+def names(): return Names('ab')
+def graph(): return Graph([1], [(1, 2)])
+# tests
+import json, pickle
+assert bag() == {'a': 2, 'b': 1} == bag() == Counter('aab') and bag().top() == 'a' and not Counter('aab') - bag()
+g = Grid(2)
+g[0][1] = 5
+assert total(g) == 5
+r = rows()
+assert [[0]] + r == [[0], [1], [2, 3]] and sum(r, []) == [1, 2, 3] and json.dumps({'r': r}) == '{"r": [[1], [2, 3]]}'
+assert pickle.loads(pickle.dumps(r)) == [[1], [2, 3]] and r.total() == 6 and type(r).__name__ == 'Rows'
+for i in range(300):
+    r.append([i])
+    assert len(r) == i + 3
+n = m = names()
+n |= {'c'}
+assert m == {'a', 'b', 'c'} and n.joined() == 'a,b,c' and {'a'} <= n and n.union('d') == set('abcd')
+assert ('x',) + graph() == ('x', [1], [(1, 2)]) and json.loads(json.dumps(graph())) == [[1], [[1, 2]]]
+""",
     "slices": """
 class Window:
     def __init__(self, items): self.items = items
