@@ -58,6 +58,7 @@ CHANGING = frozenset((
 """Methods of sets that are asked for; the others judge what they are given, and so are the base's."""
 
 IN_PLACE = ("__iadd__", "__imul__", "__ior__", "__iand__", "__isub__", "__ixor__")
+"""What changes a container over there, where its class has nothing of its own for it."""
 
 
 class Value(Stub):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import builtins
-import copy
 import io
 import operator
 import sys
@@ -276,6 +275,12 @@ def _exit(target: Any, kind: type[BaseException] | None = None, text: str = "") 
     return type(target).__exit__(target, kind, error, None)
 
 
+def _copied(target: object, how: str) -> object:
+    import copy  # seldom needed, and it takes a millisecond
+
+    return getattr(copy, how)(target)
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda target, *args, **keywords: target(*args, **keywords),
     **{function.__name__: function for function in (
@@ -288,8 +293,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
         "ior", "iand", "isub", "ixor",
     )},
     "exit": _exit,
-    "copy": copy.copy,
-    "deepcopy": copy.deepcopy,
+    "copy": lambda target: _copied(target, "copy"),
+    "deepcopy": lambda target: _copied(target, "deepcopy"),
     "contents": plain,
     "is_instance": lambda kind, value: isinstance(value, kind),
     "is_subclass": lambda kind, value: issubclass(value, kind),
