@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page
 
 _TRIES = 3
+_PAUSE_S = 0.2
 """Times that a page is gone to while navigations that were on their way come in between."""
 _ACT_S = 5.0
 """Seconds that an element may take to become usable."""
@@ -139,15 +140,17 @@ class PageSession:
     async def _load(self, page: Page, url: str) -> None:
         from playwright.async_api import Error
 
-        for tries_left in reversed(range(_TRIES)):
+        for number in range(_TRIES):
             try:
                 await page.goto(url, wait_until="commit", timeout=self._left_ms())
                 break
             except Error as error:
                 late = self._left_for_download and "ERR_ABORTED" in str(error)
-                if not tries_left or (not late and "interrupted by another navigation" not in str(error)):
+                if number == _TRIES - 1 or (not late and "interrupted by another navigation" not in str(error)):
                     raise
-                # The page before was on its way elsewhere at that very moment, or this one already comes.
+                # The page before was on its way elsewhere at that very moment, or this one already comes: to go there
+                # again at once would only interrupt it.
+                await asyncio.sleep(_PAUSE_S * (number + 1))
         self._left_for_download = False
 
     async def _open(self, browser: Browser) -> Page:
