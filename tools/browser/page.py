@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page
 
 _TRIES = 3
-_PAUSE_S = 0.2
 """Times that a page is gone to while navigations that were on their way come in between."""
+
+_PAUSE_S = 0.2
+"""Before it is gone to again, and as much more each time."""
+
 _ACT_S = 5.0
 """Seconds that an element may take to become usable."""
 _CHOOSE_MS = 1000
