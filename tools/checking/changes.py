@@ -11,9 +11,9 @@ if TYPE_CHECKING:  # type checkers take this name for true; importing `typing` t
 
 MUTABLE = (list, dict, set, bytearray, deque)
 BASES: tuple[Any, ...] = (
-    Counter, OrderedDict, dict, list, set, deque, bytearray, tuple, frozenset, str, bytes, int, float, complex,
+    Counter, OrderedDict, dict, list, set, deque, tuple, frozenset, str, bytes, int, float, complex,
 )  # fmt: skip
-"""Builtin classes that those of a program may derive from; the more special ones first."""
+"""Builtin classes that those of a program may derive from, and be more; the more special ones first."""
 
 
 class BadData(Exception):
@@ -71,6 +71,4 @@ def plain(value: Any) -> Any:
         return deque(deque.__iter__(value), value.maxlen)
     if isinstance(value, list | set | tuple | frozenset):
         return base(base.__iter__(value))
-    if isinstance(value, bytearray):
-        return bytearray(memoryview(value))
     return base.__getitem__(value, slice(None)) if isinstance(value, str | bytes) else base.__pos__(value)

@@ -203,7 +203,7 @@ def _value_class(base: type, label: str, names: frozenset[str]) -> type:
 def _container_class(base: type, label: str, names: frozenset[str]) -> type:
     space: dict[str, Any] = {"__slots__": (), "__doc__": property(lambda self: _asked(self, "__doc__"))}
     space |= {name: _operator(base, name) for name in OPERATORS} | {name: _telling(base, name) for name in TELLING}
-    space |= {name: _by_what_it_holds(name) for name in (*COMPARING, *LOCAL) if name not in names & {*LOCAL}}
+    space |= {name: _by_what_it_holds(name) for name in (*COMPARING, *(name for name in LOCAL if name not in names))}
     judging = {name for name in dir(base) if name[0] != "_"} - CHANGING if base is set else set[str]()
     for name in judging | {name for name in READING if hasattr(base, name)} - names:
         if base is not tuple:

@@ -77,9 +77,10 @@ class Link:
             met += [asked] if asked is not None else []
             if operation != CONTENTS:
                 self._settle(met)
-            self._forget(met)
+                self._forget(met)
             payload = self._converse(request)
-            self._forget(met)  # what a function of the tests has seen of them meanwhile
+            if operation != CONTENTS:
+                self._forget(met)  # what a function of the tests has seen of them meanwhile
             self._asked, self._touched = asked, {_number(one) for one in met}
             try:
                 return self._result(payload, marked, operation)
@@ -91,13 +92,15 @@ class Link:
 
     def _settle(self, but: Sequence[Container]) -> None:
         """Have told what containers hold, but for these: later the program may know what they are compared with."""
-        waiting, self._forgotten = self._forgotten, list(but)
+        waiting, self._forgotten = self._forgotten, []
         for one in waiting:
             if not any(one is other for other in but):
                 with suppress(CannotCompare):
                     held(one)
 
     def _forget(self, containers: Sequence[Container]) -> None:
+        """Note that these may hold something else by now."""
+        self._forgotten += containers
         for one in containers:
             keep(one, None)
 
@@ -198,7 +201,6 @@ class Link:
             value = self._callbacks[number](*args, **keywords)
             met: list[Container] = []
             answer = dumps({"v": self._encoder(met).encode(value)})
-            self._forgotten += met
             self._forget(met)
             if len(answer) > MESSAGE_BYTES:
                 raise CannotCross("what a function of the test returned is too large")

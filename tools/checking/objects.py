@@ -137,7 +137,7 @@ def own_names(kind: type) -> list[str] | None:
     """
     base = next((base for base in BASES if issubclass(kind, base)), None)
     named = base is tuple and hasattr(kind, "_fields")
-    if base in (None, bytearray) or not (kind.__module__ == OWN_MODULE or named):
+    if base is None or not (kind.__module__ == OWN_MODULE or named):
         return None
     own = [each for each in kind.__mro__ if each not in base.__mro__]
     names = {name for each in own for name in vars(each)}

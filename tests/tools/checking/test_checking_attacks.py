@@ -136,10 +136,13 @@ COUNTED = "from collections import Counter, deque\n"
          "class S(set):\n def __sub__(self, o): return set()\n def more(self): pass\n"
          "def f(): return D(7)\ndef g(): return H()\ndef s(): return S([9])",
          "def test_1(): assert abs(f() - (g() + 3)) < 0.1\ndef test_2(): assert not s() - type(s())([1, 2])"),
-        ("class L(list):\n def more(self): pass\nR = L()\ndef encode(s): return R\ndef decode(x):\n told = list(x)\n"
+        ("class L(list):\n def more(self): pass\nR = L()\ndef encode(s): return R\n"
+         "def each(r, f): f()\ndef decode(x):\n told = list(x)\n"
          " R[:] = told\n x.append(R)\n return ''.join(c * n for c, n in told)",
          "def test_1():\n r = encode('aab')\n assert decode([('a', 2), ('b', 1)]) == 'aab'\n"
          " assert r == [('a', 2), ('b', 1)]\n"
+         "def test_3():\n r = encode('aab')\n each(r, lambda: encode(''))\n"
+         " assert decode([('a', 2), ('b', 1)]) == 'aab'\n assert r == [('a', 2), ('b', 1)]\n"
          "def test_2():\n r = encode('aab')\n len(r)\n r.more()\n assert decode([('a', 2), ('b', 1)]) == 'aab'\n"
          " assert r == [('a', 2), ('b', 1)]"),
     ],
