@@ -109,7 +109,10 @@ def test_stale_groups_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "identity", lambda *_: (namespace, dead.pid, "12345"))
     stale = CgroupGroup("stale", places)
     sleeper = start(stale, "import time; time.sleep(60)")
-    time.sleep(0.1)
+    deadline = time.monotonic() + 5
+    while not stale.read().cpu_s:
+        assert time.monotonic() < deadline, "it never went into its group"
+        time.sleep(0.01)
     monkeypatch.undo()
     for parent in places.directories():
         remove_stale(parent)
